@@ -1,0 +1,2 @@
+//! Measurements of tombolo against physical limits and peers.
+fn main() {}

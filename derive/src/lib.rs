@@ -1,0 +1,1 @@
+//! `#[derive(Message)]` for tombolo.

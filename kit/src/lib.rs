@@ -1,0 +1,1 @@
+//! A killing machine for protocols in shared memory.
