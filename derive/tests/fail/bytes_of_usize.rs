@@ -1,0 +1,3 @@
+fn main() {
+    tombolo::message::as_bytes(&1usize);
+}

@@ -1,0 +1,6 @@
+use tombolo::Message;
+
+#[derive(Clone, Copy, Message)]
+enum Nothing {}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use tombolo::Message;
+
+#[derive(Clone, Copy, Message)]
+enum Choice {
+    A,
+    B,
+}
+
+fn main() {}

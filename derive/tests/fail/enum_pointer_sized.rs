@@ -1,0 +1,10 @@
+use tombolo::Message;
+
+#[derive(Clone, Copy, Message)]
+#[repr(usize)]
+enum Choice {
+    A,
+    B,
+}
+
+fn main() {}

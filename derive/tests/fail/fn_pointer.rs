@@ -1,0 +1,9 @@
+use tombolo::Message;
+
+#[derive(Clone, Copy, Message)]
+#[repr(C)]
+struct Record {
+    field: fn(),
+}
+
+fn main() {}

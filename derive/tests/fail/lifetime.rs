@@ -1,0 +1,9 @@
+use tombolo::Message;
+
+#[derive(Clone, Copy, Message)]
+#[repr(C)]
+struct Record<'a> {
+    field: &'a u32,
+}
+
+fn main() {}

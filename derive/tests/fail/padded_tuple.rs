@@ -1,0 +1,7 @@
+use tombolo::Message;
+
+#[derive(Clone, Copy, Message)]
+#[repr(transparent)]
+struct Record((u64, u32));
+
+fn main() {}
