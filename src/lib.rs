@@ -1,9 +1,129 @@
-//! Shared memory for processes that may die.
+//! Shared memory for processes that may die: typed locks and rings that survive `SIGKILL` at any instruction.
+//!
+//! A [`Segment`] is a named piece of POSIX shared memory. Objects have names of their own in it, are made once by
+//! [`construct`](Segment::construct) and found by [`find`](Segment::find), which compares their types field by field;
+//! both give a [`Shared`] handle. Whatever the processes die of, the others are told, nothing that was acknowledged is
+//! lost, and nobody hangs.
+//!
+//! | for | use | when its user dies |
+//! |---|---|---|
+//! | messages from one process to another | [`ring::spsc::Spsc`] | what was sent arrives; a successor goes on where it stood |
+//! | data that several change | [`sync::Mutex`] | the next locker gets the data, and the cause |
+//! | one number | [`sync::AtomicU64`] and its sisters | the last value stays |
+//! | waking, counting | [`sync::Semaphore`] | the count stays |
+//! | the same without a segment | [`sync::NamedSemaphore`] | the same; nobody is told |
+//! | a record of your own | [`#[derive(Message)]`](derive@Message) on a struct | is whole or not there |
+//!
+//! # Example
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tombolo::ring::spsc::{self, Spsc};
+//! use tombolo::sync::{LockError, Mutex};
+//! use tombolo::{Message, Segment};
+//!
+//! #[derive(Clone, Copy, Message)]
+//! #[repr(C)]
+//! struct Tick {
+//!     price: f64,
+//!     volume: u64,
+//! }
+//! # let name = format!("doc-crate-{}", std::process::id());
+//!
+//! // One process makes the segment and what lies in it, and sends. It may exit before anybody looks.
+//! let segment = Segment::options().remove_with_last(true).create_new(&name)?;
+//! segment.construct::<Mutex<u64>>("total", 0)?;
+//! let ticks = segment.construct::<Spsc<Tick>>("ticks", spsc::options().capacity(4096))?;
+//! ticks.producer()?.send(Tick { price: 101.5, volume: 3 })?;
+//!
+//! // Another one finds both by name, and receives.
+//! let segment = Segment::open(&name)?;
+//! let tick = segment.find::<Spsc<Tick>>("ticks")?.consumer()?.recv()?;
+//! let total = segment.find::<Mutex<u64>>("total")?;
+//! match total.lock() {
+//!     Ok(mut guard) => *guard += tick.volume,
+//!     Err(LockError::Poisoned(dead)) => {
+//!         eprintln!("{}", dead.cause()); // "process 4711 died holding the lock"
+//!         *dead.into_inner() = tick.volume; // repair, under the lock
+//!         total.clear_poison();
+//!     }
+//!     Err(LockError::Failed(failure)) => return Err(failure.into()),
+//! }
+//! # assert_eq!(*total.lock().map_err(|e| e.to_string())?, 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Owner death
+//!
+//! A process is dead when the kernel says that none of its threads can touch the segment any more: a record lock that
+//! lasts exactly as long as the address space is free. Nothing else counts, neither silence nor a process id. Who sleeps
+//! on a dead one is woken within a fraction of a millisecond; a call whose last peer has died returns an error that says
+//! so. Each page has a section on what its thing does then, and [`Segment::deaths`] tells a supervisor.
+//!
+//! Plain verbs wait, `try_` never does, `_timeout` is bounded, by the monotonic clock. Calls that set up return
+//! [`Error`]; calls on a message's way have small errors that give the value back.
+//!
+//! # Where it runs
+//!
+//! Linux 5.16 or newer with glibc, on x86-64; older kernels have slower fallbacks, and aarch64 is written for but has
+//! not been run. All participants of a segment live in one pid namespace and trust one another not to write past the
+//! API. There are no features to choose.
 
 // Lets `#[derive(Message)]`, which writes `::tombolo::...`, work inside the crate.
 extern crate self as tombolo;
 
+mod error;
+#[cfg(not(loom))]
+mod layout;
 pub mod message;
+mod name;
+#[cfg(not(loom))]
+mod object;
+#[cfg(not(loom))]
+mod participant;
+mod primitive;
+pub mod ring;
+#[cfg(not(loom))]
+mod segment;
+#[cfg(not(loom))]
+pub mod sync;
+#[cfg(not(loom))]
+mod sys;
+mod wait;
 
+pub use error::{Error, Result};
 pub use message::Message;
+#[cfg(not(loom))]
+pub use object::{Kind, Object, Shared};
+#[cfg(not(loom))]
+pub use segment::{
+    CommandSegment, DEFAULT_OBJECTS, DEFAULT_PARTICIPANTS, DEFAULT_SIZE, Death, Deaths, Life,
+    Listed, ObjectInfo, Options, Participant, Segment, Stat, Sweep, Swept,
+};
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use table::layout_table;
 pub use tombolo_derive::Message;
+
+#[cfg(not(loom))]
+mod table {
+    use crate::{layout, object, ring, sync};
+
+    /// The bytes of every struct that lies in a segment, as compiled: struct, field, offset in bytes, size in bytes. A
+    /// row without a field has the struct's size and alignment. For the test that compares it with `docs/layout.md`.
+    pub fn layout_table() -> Vec<(&'static str, &'static str, usize, usize)> {
+        let tables = [
+            layout::rows(),
+            object::rows(),
+            sync::rows(),
+            ring::spsc::rows(),
+        ];
+        tables.concat()
+    }
+}
+
+/// The example of the README, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,102 @@
+//! Objects: what lies in a segment under a name of its own, and [`Shared`], a process's handle on one.
+
+mod role;
+mod shared;
+
+pub(crate) use role::{Held, Role, rows};
+pub use shared::Shared;
+
+use crate::error::Error;
+
+/// What sort of object a directory entry leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    number: u32,
+    name: &'static str,
+}
+
+impl Kind {
+    pub(crate) const MUTEX: Kind = Kind::new(1, "mutex");
+    pub(crate) const SEMAPHORE: Kind = Kind::new(2, "semaphore");
+    pub(crate) const ATOMIC: Kind = Kind::new(3, "atomic");
+    pub(crate) const SPSC: Kind = Kind::new(16, "spsc ring");
+
+    const ALL: [Kind; 4] = [Kind::MUTEX, Kind::SEMAPHORE, Kind::ATOMIC, Kind::SPSC];
+
+    const fn new(number: u32, name: &'static str) -> Self {
+        Self { number, name }
+    }
+
+    /// Its number in the directory.
+    pub fn number(self) -> u32 {
+        self.number
+    }
+
+    /// Its name, such as `"mutex"`.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The kind with this number, if this library knows it.
+    pub(crate) fn from_number(number: u32) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.number == number)
+    }
+}
+
+/// What can lie in a segment: constructed, found and shared by name.
+///
+/// Sealed: the crate's own types implement it. [`Segment::construct`](crate::Segment::construct) makes one,
+/// [`Segment::find`](crate::Segment::find) finds it, and both return a [`Shared`] handle.
+pub trait Object: raw::Raw<Wish = Self::Config> {
+    /// What its maker has to say: an initial value, or the options of a ring.
+    type Config;
+    /// The sort of object, as the directory records it.
+    const KIND: Kind;
+}
+
+pub(crate) mod raw {
+    //! The side of an object that only this crate sees.
+
+    use super::Error;
+    use crate::layout::Region;
+
+    /// What an object needs of its segment.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Needs {
+        /// Bytes, roles included.
+        pub len: u64,
+        /// Roles at its beginning, 128 bytes each.
+        pub roles: u32,
+        /// Where its robust mutex lies, in bytes from its start.
+        pub mutex: Option<u32>,
+    }
+
+    /// How the bytes of an object are made and checked.
+    pub trait Raw: Sized + 'static {
+        /// The object's maker's wishes; the public trait's `Config`.
+        type Wish;
+        /// Geometry, checked once and copied into the handle.
+        type View: Clone + Send + Sync;
+
+        /// Layout text of what it carries; compared at attach.
+        fn carried() -> String;
+        /// What an object made to this wish needs.
+        ///
+        /// # Errors
+        ///
+        /// [`Error::InvalidOption`] if the wish cannot be met.
+        fn needs(wish: &Self::Wish) -> Result<Needs, Error>;
+        /// Writes the object into zeroed bytes that nobody else sees yet.
+        ///
+        /// # Errors
+        ///
+        /// The system's error, if it has one.
+        fn init(region: &Region, wish: Self::Wish) -> std::io::Result<()>;
+        /// Bounds what stands in the bytes.
+        ///
+        /// # Errors
+        ///
+        /// Which number is out of its bounds.
+        fn check(region: &Region) -> Result<Self::View, &'static str>;
+    }
+}

@@ -1,0 +1,180 @@
+//! Messages in their slots: looked at in place, checked, copied out.
+//!
+//! Fences in the view of unread slots, which nobody writes until they are released.
+#![allow(unsafe_code)]
+
+use super::consumer::Consumer;
+use super::error::RecvError;
+use super::lines::Spans;
+use crate::message::Message;
+use std::mem::MaybeUninit;
+
+/// The bytes of a private copy.
+fn bytes<T: Message>(value: &MaybeUninit<T>) -> &[u8] {
+    // SAFETY: copied whole out of a segment, whose bytes are initialised.
+    unsafe { std::slice::from_raw_parts(value.as_ptr().cast(), size_of::<T>()) }
+}
+
+/// The value, if the bytes are one.
+#[inline]
+pub(super) fn valid<T: Message>(value: MaybeUninit<T>) -> Option<T> {
+    if !T::ANY_BITS && !T::is_valid(bytes(&value)) {
+        return None;
+    }
+    // SAFETY: any bytes are a `T`, or these have been checked; a private copy does not change.
+    Some(unsafe { value.assume_init() })
+}
+
+/// How many of the messages, from the first on, are values of `T`.
+pub(super) fn valid_prefix<T: Message>(spans: &Spans<T>) -> usize {
+    let mut count = 0;
+    for run in [spans.first, spans.second] {
+        for index in 0..run.len() {
+            // SAFETY: below the run's length.
+            let slot = unsafe { run.cast::<MaybeUninit<T>>().add(index) };
+            // SAFETY: nobody writes an unread slot.
+            let copy = unsafe { slot.read() };
+            if !T::is_valid(bytes(&copy)) {
+                return count;
+            }
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Copies messages out up to the first that is no `T`, each whole before it is looked at; says how many.
+#[inline]
+pub(super) fn copy_valid<T: Message>(spans: &Spans<T>, into: &mut [T]) -> usize {
+    if T::ANY_BITS {
+        let (first, second) = slices(spans);
+        into[..first.len()].copy_from_slice(first);
+        if !second.is_empty() {
+            into[first.len()..spans.len()].copy_from_slice(second);
+        }
+        return spans.len();
+    }
+    let mut count = 0;
+    for run in [spans.first, spans.second] {
+        for index in 0..run.len() {
+            // SAFETY: below the run's length.
+            let slot = unsafe { run.cast::<MaybeUninit<T>>().add(index) };
+            // SAFETY: nobody writes an unread slot.
+            let copy = unsafe { slot.read() };
+            let Some(value) = valid(copy) else {
+                return count;
+            };
+            into[count] = value;
+            count += 1;
+        }
+    }
+    count
+}
+
+/// The messages, which the caller has checked if need be, and has not released.
+fn slices<T: Message>(spans: &Spans<T>) -> (&[T], &[T]) {
+    // SAFETY: unread slots that nobody writes, of valid values.
+    let first = unsafe { &*(spans.first.as_ptr() as *const [T]) };
+    // SAFETY: as above.
+    let second = unsafe { &*(spans.second.as_ptr() as *const [T]) };
+    (first, second)
+}
+
+/// Messages looked at in their slots; made by [`Consumer::read`] and [`Consumer::read_chunk`].
+///
+/// Dropped or leaked without being released, nothing is taken: the messages come again, and
+/// [`Consumer::maybe_repeated`] counts them.
+#[must_use = "messages that are read are not taken unless you release them"]
+pub struct RecvChunk<'a, T: Message> {
+    consumer: &'a mut Consumer<T>,
+    spans: Spans<T>,
+    sound: usize,
+}
+
+impl<'a, T: Message> RecvChunk<'a, T> {
+    /// The messages of `spans`, of which the first `sound`, at least one, are values of `T`.
+    #[inline(always)]
+    pub(super) fn new(consumer: &'a mut Consumer<T>, spans: Spans<T>, sound: usize) -> Self {
+        Self {
+            consumer,
+            spans,
+            sound,
+        }
+    }
+}
+
+impl<T: Message> RecvChunk<'_, T> {
+    /// How many messages there are: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a chunk is never empty")]
+    pub fn len(&self) -> usize {
+        self.sound
+    }
+
+    /// The messages, in order: one run, or two at the wrap.
+    #[inline]
+    pub fn as_slices(&self) -> (&[T], &[T]) {
+        let (first, second) = slices(&self.spans);
+        let cut = self.sound.min(first.len());
+        (&first[..cut], &second[..self.sound - cut])
+    }
+
+    /// The first message.
+    #[inline]
+    pub fn first(&self) -> &T {
+        &self.as_slices().0[0]
+    }
+
+    /// Takes the first `count` messages; the others come again.
+    ///
+    /// # Panics
+    ///
+    /// If `count` exceeds [`len`](Self::len).
+    #[inline]
+    pub fn release(self, count: usize) {
+        assert!(count <= self.sound, "{count} of {} messages", self.sound);
+        self.consumer.rx.release(count);
+        self.consumer.end.notify();
+    }
+
+    /// Takes every message that was looked at.
+    #[inline]
+    pub fn release_all(self) {
+        let count = self.len();
+        self.release(count);
+    }
+}
+
+/// Messages as they come; made by [`Consumer::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T: Message> {
+    consumer: &'a mut Consumer<T>,
+}
+
+impl<'a, T: Message> Iter<'a, T> {
+    pub(super) fn new(consumer: &'a mut Consumer<T>) -> Self {
+        Self { consumer }
+    }
+}
+
+impl<T: Message> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        loop {
+            match self.consumer.recv() {
+                Ok(value) => return Some(value),
+                Err(RecvError::Invalid) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl<'a, T: Message> IntoIterator for &'a mut Consumer<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}

@@ -1,0 +1,442 @@
+//! What both ends of a ring have in common: the role they hold, the peer they look at, and how they wait.
+//!
+//! Fences in the references to the two roles and to the peer's life word, which the handle keeps mapped.
+#![allow(unsafe_code)]
+
+use super::error::{Broken, Gone, PeerError};
+use super::object::Spsc;
+use crate::error::{Error, Result};
+use crate::layout::Tag;
+use crate::message::Message;
+use crate::object::{Held, Role, Shared};
+use crate::participant::Attachment;
+use crate::primitive::{AtomicU32, pause};
+use crate::sys::clock::{Deadline, monotonic_ns};
+use crate::sys::fork;
+use crate::wait::{self, Event, Look, Peer, Waiting};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+/// How long a waiter asks for the proof of a death that the kernel has announced before it tells of it without. A process
+/// with much memory takes longer to die, by 0.15 s per GiB; taking its role needs the proof, telling does not.
+const PATIENCE: Duration = Duration::from_micros(50);
+/// Looks in vain, by calls that do not wait, between two looks at the clock.
+const POLLS: u32 = 1024;
+
+/// One end of a ring: who we are, and what we know of who is at the other one.
+pub(super) struct End<T: Message> {
+    post: Post<T>,
+    known: Known,
+}
+
+/// The end's place in the segment.
+struct Post<T: Message> {
+    ring: Shared<Spsc<T>>,
+    mine: NonNull<Role>,
+    theirs: NonNull<Role>,
+    tag: Tag,
+    /// The process image that took the end; see [`fork::incarnation`].
+    home: u64,
+}
+
+/// What the end remembers of its peers.
+#[derive(Default)]
+struct Known {
+    /// The last peer that was seen to hold the other end, with its process id, since a dead one's line may be reused.
+    met: Option<(Tag, u32)>,
+    /// The last peer whose death was told.
+    told: Option<Tag>,
+    /// When a call that does not wait asked for a proof last, in nanoseconds of the monotonic clock.
+    asked: u64,
+    /// Looks of such calls since they looked at the clock.
+    polls: u32,
+    /// What the other role said when there was nothing to tell of it.
+    quiet: Option<Held>,
+    /// The life word of who held it then, in a line of the table.
+    life: Option<NonNull<AtomicU32>>,
+}
+
+// SAFETY: the roles and life words are shared atomics; an end belongs to a process, not to a thread, and is used by one
+// at a time.
+unsafe impl<T: Message> Send for End<T> {}
+
+impl<T: Message> End<T> {
+    /// Takes role number `mine` of the ring.
+    pub(super) fn take(ring: &Shared<Spsc<T>>, mine: u64, name: &'static str) -> Result<Self> {
+        let attachment = ring.attachment();
+        let tag = attachment.require_tag()?;
+        let role = |number: u64| ring.region().get::<Role>(number * size_of::<Role>() as u64);
+        let (Some(own), Some(other)) = (role(mine), role(1 - mine)) else {
+            return Err(Error::Damaged {
+                name: ring.segment_name().to_owned(),
+                what: "roles of a ring",
+            });
+        };
+        if Event::new(&own.event).is_closed() || Event::new(&other.event).is_closed() {
+            return Err(Error::Closed {
+                object: ring.name().to_owned(),
+            });
+        }
+        // Before the role is ours, so that no publication of ours can be missed.
+        wait::prepare_publisher(Event::new(&other.event));
+        loop {
+            let seen = own.held();
+            if let Held::By(holder) = seen {
+                // The holder's line tells its own process the truth: a role of ours is taken.
+                if holder == tag || !is_proved_dead(attachment, holder) {
+                    let (object, pid) = (ring.name().to_owned(), attachment.pid(holder));
+                    return Err(Error::RoleTaken {
+                        object,
+                        role: name,
+                        pid,
+                    });
+                }
+            }
+            if own.take(seen, tag) {
+                break;
+            }
+        }
+        // The peer may wait for somebody to come.
+        Event::new(&other.event).alert();
+        Ok(Self {
+            post: Post {
+                ring: ring.clone(),
+                mine: own.into(),
+                theirs: other.into(),
+                tag,
+                home: fork::incarnation(),
+            },
+            known: Known::default(),
+        })
+    }
+
+    pub(super) fn ring(&self) -> &Shared<Spsc<T>> {
+        &self.post.ring
+    }
+
+    /// Whether this process took the end; a forked child did not.
+    #[inline(always)]
+    pub(super) fn check_home(&self) -> Result<(), Broken> {
+        if fork::is_incarnation(self.post.home) {
+            Ok(())
+        } else {
+            Err(Broken::NotAttached)
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.post.is_closed()
+    }
+
+    /// Wakes the peer if it sleeps. After each step that it may wait for.
+    #[inline(always)]
+    pub(super) fn notify(&self) {
+        self.post.event_of_theirs().notify();
+    }
+
+    /// Whether the step just made wants [`attend`](Self::attend): the peer sleeps, or has closed the ring.
+    #[inline(always)]
+    pub(super) fn wants_attention(&self) -> bool {
+        self.post.event_of_theirs().wants_attention()
+    }
+
+    /// Wakes the peer if it sleeps; whether the ring is closed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn attend(&self) -> bool {
+        self.post.event_of_theirs().attend();
+        self.post.is_closed()
+    }
+
+    /// Closes the ring for both ends, for good.
+    pub(super) fn close(&self) {
+        Event::new(&self.post.mine().event).close();
+        self.post.event_of_theirs().close();
+    }
+
+    /// Gives the role back and tells the peer.
+    pub(super) fn leave(&self) {
+        if self.post.mine().leave(self.post.tag) {
+            self.post.event_of_theirs().alert();
+        }
+    }
+
+    /// How the peer is gone, for a call that does not wait. It asks for the proof when the peer is marked, and otherwise
+    /// now and then, so that polling for ever finds a death too.
+    #[inline]
+    pub(super) fn gone_now(&mut self) -> Option<Gone> {
+        let Self { post, known } = self;
+        if known.quiet == Some(post.theirs().held()) && !post.is_closed() && !known.is_marked() {
+            known.polls += 1;
+            if known.polls < POLLS {
+                return None;
+            }
+        }
+        self.ask_now()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_now(&mut self) -> Option<Gone> {
+        let Self { post, known } = self;
+        let held = post.theirs().held();
+        if known.quiet != Some(held) {
+            known.quiet = Some(held);
+            known.life = post.life_of(held).map(NonNull::from);
+            known.asked = 0;
+        }
+        known.polls = 0;
+        let now = monotonic_ns();
+        let slice = post.attachment().slice().as_nanos() as u64;
+        let ask = known.is_marked() || now.saturating_sub(known.asked) > slice;
+        let look = if ask { Look::Proof } else { Look::Poll };
+        if ask {
+            known.asked = now;
+        }
+        let gone = post.gone(known, look);
+        if gone.is_some() {
+            // Whoever asks again hears it again, if it is to be told again.
+            known.quiet = None;
+        }
+        gone
+    }
+
+    /// Waits until `act` succeeds, the peer is gone, or the deadline passes (`None`).
+    ///
+    /// `act` looks at the ring; it is called again after every sign of death, since what was sent before counts.
+    pub(super) fn wait<R>(
+        &mut self,
+        deadline: Option<Deadline>,
+        mut act: impl FnMut() -> Option<R>,
+    ) -> Option<Result<R, Gone>> {
+        let Self { post, known } = self;
+        loop {
+            let peer = post.theirs().held();
+            if let Some(gone) = post.gone(known, Look::Again) {
+                // What it did before it went still counts.
+                return Some(act().ok_or(gone));
+            }
+            let waiting = post.waiting(known, peer);
+            let outcome = wait::until(&waiting, deadline, |look| {
+                if let Some(done) = act() {
+                    return Some(Some(Ok(done)));
+                }
+                if post.has_changed(peer) {
+                    // Somebody took the other end, or left it: what to wait for is another matter now.
+                    return Some(None);
+                }
+                if look != Look::Proof {
+                    return None;
+                }
+                post.prove(known, peer, deadline, &mut act).map(Some)
+            });
+            match outcome {
+                Some(Some(answer)) => return Some(answer),
+                Some(None) if deadline.is_some_and(Deadline::passed) => {
+                    return post.gone(known, Look::Again).map(|gone| act().ok_or(gone));
+                }
+                Some(None) => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// Waits until a living process holds the other end.
+    pub(super) fn wait_for_peer(&self, timeout: Option<Duration>) -> Result<(), PeerError> {
+        self.check_home()?;
+        let deadline = timeout.map(Deadline::after);
+        let post = &self.post;
+        loop {
+            let seen = post.theirs().held();
+            let present = |held| match held {
+                Held::By(tag) => !post.attachment().is_dead(tag),
+                _ => false,
+            };
+            if post.is_closed() {
+                return Err(PeerError::Closed);
+            }
+            if present(seen) {
+                return Ok(());
+            }
+            if deadline.is_some_and(Deadline::passed) {
+                return Err(PeerError::TimedOut);
+            }
+            let waiting = Waiting {
+                event: Event::new(&post.mine().event),
+                peer: None,
+                long_slice: post.attachment().long_slice(),
+                slice: post.attachment().slice(),
+                crowd: false,
+            };
+            let limit = deadline.unwrap_or(Deadline::at(u64::MAX));
+            wait::until(&waiting, Some(limit), |_| {
+                post.has_changed(seen).then_some(())
+            });
+        }
+    }
+}
+
+/// Whether `holder` is dead, on proof; one that the kernel has marked is given a slice to finish dying.
+fn is_proved_dead(attachment: &Attachment, holder: Tag) -> bool {
+    let marked = attachment
+        .life(holder)
+        .is_some_and(|life| Peer { life }.is_marked());
+    if marked {
+        attachment.prove(holder, Deadline::after(attachment.slice()))
+    } else {
+        attachment.is_dead(holder)
+    }
+}
+
+impl<T: Message> Post<T> {
+    fn attachment(&self) -> &Attachment {
+        self.ring.attachment()
+    }
+
+    #[inline(always)]
+    fn mine(&self) -> &Role {
+        // SAFETY: bounded when the end was taken, and mapped while `ring` is held.
+        unsafe { self.mine.as_ref() }
+    }
+
+    #[inline(always)]
+    fn theirs(&self) -> &Role {
+        // SAFETY: as in `mine`.
+        unsafe { self.theirs.as_ref() }
+    }
+
+    #[inline(always)]
+    fn event_of_theirs(&self) -> Event<'_> {
+        Event::new(&self.theirs().event)
+    }
+
+    /// A closer marks both words, ours first or theirs first: one of them is enough.
+    #[inline]
+    fn is_closed(&self) -> bool {
+        self.event_of_theirs().is_closed()
+    }
+
+    /// Whether there is something new to be said of the peer.
+    #[inline]
+    fn has_changed(&self, seen: Held) -> bool {
+        self.theirs().held() != seen || self.is_closed()
+    }
+
+    /// The life word of who holds the other end, if it tells anything.
+    fn life_of(&self, held: Held) -> Option<&AtomicU32> {
+        let Held::By(tag) = held else { return None };
+        self.attachment()
+            .life(tag)
+            .filter(|&life| Peer { life }.is_known())
+    }
+
+    /// How to wait while the other role says `peer`.
+    fn waiting(&self, known: &Known, peer: Held) -> Waiting<'_> {
+        let attachment = self.attachment();
+        let told = matches!(peer, Held::By(tag) if known.told == Some(tag));
+        let life = self.life_of(peer).filter(|_| !told);
+        let blind = life.is_none() && matches!(peer, Held::By(_));
+        Waiting {
+            event: Event::new(&self.mine().event),
+            peer: life.map(|life| Peer { life }),
+            long_slice: if blind {
+                attachment.slice()
+            } else {
+                attachment.long_slice()
+            },
+            slice: attachment.slice(),
+            crowd: false,
+        }
+    }
+
+    /// How the peer is gone, if it is, as far as can be told at `look` without waiting; tells of each death once.
+    fn gone(&self, known: &mut Known, look: Look) -> Option<Gone> {
+        if self.is_closed() {
+            return Some(Gone::Closed);
+        }
+        match self.theirs().held() {
+            Held::Never => None,
+            Held::Left(_) => Some(Gone::Left),
+            Held::Died(tag) => self.tell(known, tag, true),
+            Held::By(tag) => {
+                self.meet(known, tag);
+                if look != Look::Proof || !self.attachment().is_dead(tag) {
+                    return None;
+                }
+                // Anybody may write it down; who does makes no difference.
+                self.theirs().bury(tag);
+                self.tell(known, tag, true)
+            }
+        }
+    }
+
+    /// Whether the kernel has noted that the holder of the other end is dying.
+    fn is_marked(&self, tag: Tag) -> bool {
+        self.attachment()
+            .life(tag)
+            .is_some_and(|life| Peer { life }.is_marked())
+    }
+
+    /// Asks for the proof of the peer's death; for one that the kernel has marked again and again for a moment, and if the
+    /// proof does not come, its dying is told as it is. What it sent meanwhile, or before, comes first.
+    fn prove<R>(
+        &self,
+        known: &mut Known,
+        peer: Held,
+        deadline: Option<Deadline>,
+        act: &mut impl FnMut() -> Option<R>,
+    ) -> Option<Result<R, Gone>> {
+        let limit = deadline.map_or_else(|| Deadline::after(PATIENCE), |d| d.min_with(PATIENCE));
+        let gone = loop {
+            if let Some(gone) = self.gone(known, Look::Proof) {
+                break gone;
+            }
+            let Held::By(tag) = peer else { return None };
+            if known.told == Some(tag) || !self.is_marked(tag) {
+                return None;
+            }
+            if let Some(done) = act() {
+                return Some(Ok(done));
+            }
+            if limit.passed() {
+                break self.tell(known, tag, false)?;
+            }
+            // The proof is the kernel's, and has no event to sleep on; a timer would take longer than we have patience.
+            pause();
+        };
+        Some(act().ok_or(gone))
+    }
+
+    /// Remembers who is at the other end while he lives.
+    fn meet(&self, known: &mut Known, tag: Tag) {
+        if known.met.is_none_or(|(met, _)| met != tag) {
+            known.met = Some((tag, self.attachment().pid(tag)));
+        }
+    }
+
+    fn tell(&self, known: &mut Known, tag: Tag, proved: bool) -> Option<Gone> {
+        if known.told == Some(tag) {
+            return None;
+        }
+        known.told = Some(tag);
+        let met = known.met.filter(|&(met, _)| met == tag).map(|(_, pid)| pid);
+        let pid = met.unwrap_or_else(|| self.attachment().pid(tag));
+        Some(Gone::Died {
+            pid: (pid != 0).then_some(pid),
+            proved,
+        })
+    }
+}
+
+impl Known {
+    /// Whether the kernel has marked who was quiet so far, and that was not told yet.
+    #[inline]
+    fn is_marked(&self) -> bool {
+        self.life.is_some_and(|life| {
+            // SAFETY: a word of the participant table, which is mapped while the end's `ring` is held.
+            let life = unsafe { life.as_ref() };
+            Peer { life }.is_marked()
+        })
+    }
+}

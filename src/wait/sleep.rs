@@ -1,0 +1,259 @@
+//! The waits themselves: poll, announce, look again, sleep; and the kernel's part of a wake-up.
+
+use super::event::Event;
+use crate::primitive::{AtomicU32, Ordering, pause};
+use crate::sys::clock::{Deadline, monotonic_ns};
+use crate::sys::futex::{self, Slept};
+use crate::sys::semaphore::Semaphore;
+use crate::sys::{barrier, keeper};
+use parking_lot_core::SpinWait;
+use std::time::Duration;
+
+/// How long a waiter polls before it sleeps, in nanoseconds: about what a wake-up costs.
+const SPIN_NS: u64 = 8_000;
+/// Polls in a row at first, without rest: an answer that is on its way is found at once.
+const EAGER_POLLS: u32 = 64;
+/// Polls between two looks at the clock after that.
+const POLLS: u32 = 16;
+
+/// The word of a process whose death ends a wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer<'a> {
+    /// Its life word, registered with the kernel by its keeper.
+    pub(crate) life: &'a AtomicU32,
+}
+
+impl Peer<'_> {
+    /// Whether the kernel has marked the owner as dead, or it has left, or it never registered.
+    fn is_gone(life: u32) -> bool {
+        life & keeper::TID_MASK == 0
+    }
+
+    /// Whether the kernel has marked the owner as dead.
+    pub(crate) fn is_marked(self) -> bool {
+        self.life.load(Ordering::Relaxed) & keeper::OWNER_DIED != 0
+    }
+
+    /// Whether the word tells anything: the owner registered it, and either lives or is marked.
+    pub(crate) fn is_known(self) -> bool {
+        self.life.load(Ordering::Relaxed) & (keeper::TID_MASK | keeper::OWNER_DIED) != 0
+    }
+}
+
+/// Why the caller is asked to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A cheap look: nothing is known to have changed.
+    Poll,
+    /// The last look before sleep, or one after being woken.
+    Again,
+    /// The slice is over, or the peer's life word says that it is gone: ask for the proof.
+    Proof,
+}
+
+/// How a waiter waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Waiting<'a> {
+    /// Where its wakers wake it.
+    pub(crate) event: Event<'a>,
+    /// Whose death ends the wait at once.
+    pub(crate) peer: Option<Peer<'a>>,
+    /// Longest sleep with a notice to rely on.
+    pub(crate) long_slice: Duration,
+    /// Longest sleep without one.
+    pub(crate) slice: Duration,
+    /// Whether more than one waker or fellow sleeper may be there, so that one of them may die holding the wake-up.
+    pub(crate) crowd: bool,
+}
+
+impl Event<'_> {
+    /// Wakes whoever announced that he sleeps. Called after every publication.
+    #[inline(always)]
+    pub(crate) fn notify(self) {
+        if self.wants_attention() {
+            self.attend();
+        }
+    }
+
+    /// What a publisher does whose look wanted attention; [`notify`](Self::notify) calls it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn attend(self) {
+        self.attend_with(wake);
+    }
+
+    /// Bumps the generation and wakes everybody, announced or not: for leaving, closing and deaths.
+    pub(crate) fn alert(self) {
+        self.alert_with(wake);
+    }
+
+    /// Marks the object closed on this word and wakes everybody.
+    pub(crate) fn close(self) {
+        self.close_with(wake);
+    }
+}
+
+fn wake(word: &AtomicU32) {
+    futex::wake_all(word);
+}
+
+/// Prepares this process as a publisher to who sleeps on `event`: the kernel reaches its processors, or publishers fence
+/// by themselves.
+pub(crate) fn prepare_publisher(event: Event<'_>) {
+    if !barrier::register() {
+        event.demand_fences();
+    }
+}
+
+/// Polls `look` for about as long as a wake-up costs.
+fn spin<R>(deadline: Option<Deadline>, look: &mut impl FnMut(Look) -> Option<R>) -> Option<R> {
+    for _ in 0..EAGER_POLLS {
+        if let Some(found) = look(Look::Poll) {
+            return Some(found);
+        }
+    }
+    let started = monotonic_ns();
+    let end = started
+        .saturating_add(SPIN_NS)
+        .min(deadline.map_or(u64::MAX, Deadline::ns));
+    loop {
+        for _ in 0..POLLS {
+            if let Some(found) = look(Look::Poll) {
+                return Some(found);
+            }
+            pause();
+        }
+        if monotonic_ns() >= end {
+            return None;
+        }
+    }
+}
+
+/// Waits until `look` finds something; `None` if the deadline passed first.
+///
+/// `look` decides what counts, deaths included: at [`Look::Proof`] it asks for the proof of its peer's death and looks
+/// once more at the data after it.
+pub(crate) fn until<R>(
+    waiting: &Waiting<'_>,
+    deadline: Option<Deadline>,
+    mut look: impl FnMut(Look) -> Option<R>,
+) -> Option<R> {
+    if let Some(found) = spin(deadline, &mut look) {
+        return Some(found);
+    }
+    let mut notice = !waiting.crowd;
+    loop {
+        if deadline.is_some_and(Deadline::passed) {
+            return look(Look::Proof);
+        }
+        let announced = waiting.event.announce_with(barrier::heavy);
+        if let Some(found) = look(Look::Again) {
+            if !waiting.crowd {
+                waiting.event.withdraw(announced);
+            }
+            return Some(found);
+        }
+        // A sleeper that cannot count on its publishers' flags, or on the life word, sleeps in slices for good.
+        let slice = if notice && announced.seen_by_all {
+            waiting.long_slice
+        } else {
+            waiting.slice
+        };
+        let limit = deadline.map_or_else(|| Deadline::after(slice), |d| d.min_with(slice));
+        let word = announced.word;
+        let reason = match waiting.peer.filter(|_| notice) {
+            Some(peer) => match sleep_beside(waiting.event, word, peer, limit) {
+                Some(reason) => reason,
+                None => {
+                    notice = false;
+                    continue;
+                }
+            },
+            None => sleep(waiting.event, word, limit),
+        };
+        if let Some(found) = look(reason) {
+            if !waiting.crowd {
+                waiting.event.withdraw(announced);
+            }
+            return Some(found);
+        }
+        // The notice came and the proof did not: from here on the clock has to do.
+        notice &= !waiting
+            .peer
+            .is_some_and(|peer| Peer::is_gone(peer.life.load(Ordering::Relaxed)));
+    }
+}
+
+fn sleep(event: Event<'_>, word: u32, limit: Deadline) -> Look {
+    match futex::wait(event.0, word, Some(limit.ns())) {
+        Slept::Woken | Slept::Changed => Look::Again,
+        Slept::TimedOut | Slept::Fault => Look::Proof,
+    }
+}
+
+/// Sleeps on the event and on the peer's life; `None` if this kernel cannot.
+fn sleep_beside(event: Event<'_>, word: u32, peer: Peer<'_>, limit: Deadline) -> Option<Look> {
+    keeper::with_pending(peer.life, || {
+        let life = peer.life.load(Ordering::Relaxed);
+        if Peer::is_gone(life) {
+            return Some(Look::Proof);
+        }
+        let slept = futex::wait_two((event.0, word), (peer.life, life), Some(limit.ns()));
+        if Peer::is_gone(peer.life.load(Ordering::Relaxed)) {
+            // The kernel woke one sleeper; the others hear it from him.
+            futex::wake_all(peer.life);
+            return slept.is_ok().then_some(Look::Proof);
+        }
+        match slept {
+            Ok(Slept::Woken | Slept::Changed) => Some(Look::Again),
+            Ok(Slept::TimedOut | Slept::Fault) => Some(Look::Proof),
+            Err(_) => None,
+        }
+    })
+}
+
+/// Sleeps on a semaphore until it is posted or `limit` has passed; true if it was posted.
+///
+/// # Errors
+///
+/// Returned at once if the semaphore is damaged: no reason to try again.
+pub(crate) fn on_semaphore(semaphore: &Semaphore, limit: Deadline) -> std::io::Result<bool> {
+    semaphore.wait_until(Some(limit.ns()))
+}
+
+/// Short pauses for a contended lock, before its waiter sleeps.
+pub(crate) struct Backoff(SpinWait);
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self(SpinWait::new())
+    }
+
+    /// Rests for a moment; false when it is time to sleep.
+    pub(crate) fn rest(&mut self) -> bool {
+        self.0.spin()
+    }
+}
+
+/// Sleeps until one of the life words changes or `limit` has passed. For supervisors.
+pub(crate) fn on_lives<'a>(lives: impl Iterator<Item = &'a AtomicU32>, limit: Deadline) {
+    let words: Vec<_> = lives
+        .map(|word| (word, word.load(Ordering::Relaxed)))
+        .filter(|&(_, life)| !Peer::is_gone(life))
+        .take(futex::MOST_WORDS)
+        .collect();
+    let slept = if words.is_empty() {
+        Err(std::io::ErrorKind::Unsupported.into())
+    } else {
+        futex::wait_many(&words, Some(limit.ns()))
+    };
+    for &(word, _) in &words {
+        if Peer::is_gone(word.load(Ordering::Relaxed)) {
+            // The kernel woke one sleeper; the others hear it from him.
+            futex::wake_all(word);
+        }
+    }
+    if slept.is_err() {
+        crate::sys::clock::pause(limit.remaining());
+    }
+}
