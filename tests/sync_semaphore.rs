@@ -1,0 +1,302 @@
+//! Semaphores, with and without a name, and atomics, between processes.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use common::{Process, Space, until};
+use nix::sys::stat::{Mode, umask};
+use tombolo::sync::{
+    AtomicI32, AtomicI64, AtomicU32, AtomicU64, NamedSemaphore, Semaphore, SemaphoreError,
+};
+use tombolo::{Error, Shared};
+use tombolo_kit::{Board, harness, isolated};
+
+const MOST: u32 = i32::MAX as u32;
+
+fn count_of_a_semaphore_is_exact() {
+    let space = Space::new("sem");
+    let segment = space.options().create_new("a").expect("created");
+    let permits: Shared<Semaphore> = segment.construct("s", 3).expect("constructed");
+    let inside: Shared<AtomicU32> = segment.construct("inside", 0).expect("constructed");
+    let users: Vec<Process> = (0..5)
+        .map(|_| {
+            Process::run(|| {
+                for round in 0..2_000 {
+                    if round % 2 == 0 {
+                        permits.acquire().expect("acquired");
+                    } else {
+                        permits.acquire_timeout(common::LIMIT).expect("acquired");
+                    }
+                    assert!(
+                        inside.fetch_add(1, SeqCst) < 3,
+                        "no more than there are permits"
+                    );
+                    inside.fetch_sub(1, SeqCst);
+                    permits.post().expect("posted");
+                }
+            })
+        })
+        .collect();
+    users.into_iter().for_each(Process::ends_well);
+    assert_eq!((permits.count(), inside.load(SeqCst)), (3, 0));
+}
+
+fn semaphore_has_limits_and_deadlines() {
+    let space = Space::new("semlimit");
+    let segment = space.options().create_new("a").expect("created");
+    let semaphore: Shared<Semaphore> = segment.construct("s", 1).expect("constructed");
+    semaphore.try_acquire().expect("one is there");
+    assert!(matches!(
+        semaphore.try_acquire(),
+        Err(SemaphoreError::TimedOut)
+    ));
+    let begun = Instant::now();
+    let late = semaphore.acquire_timeout(Duration::from_millis(120));
+    assert!(matches!(late, Err(SemaphoreError::TimedOut)));
+    assert!(begun.elapsed() >= Duration::from_millis(120));
+    let full: Shared<Semaphore> = segment.construct("full", MOST).expect("constructed");
+    assert!(matches!(full.post(), Err(SemaphoreError::Overflow)));
+    let made = segment.construct::<Semaphore>("more", MOST + 1).map(drop);
+    assert!(
+        matches!(
+            made,
+            Err(Error::InvalidOption {
+                option: "count",
+                ..
+            })
+        ),
+        "{made:?}"
+    );
+}
+
+fn killed_waiter_takes_no_wake_up_with_it() {
+    let space = Space::new("semkill");
+    let segment = space.options().create_new("a").expect("created");
+    let semaphore: Shared<Semaphore> = segment.construct("s", 0).expect("constructed");
+    let board = Board::new(1);
+    let wait = || {
+        Process::run(|| {
+            board[0].fetch_add(1, SeqCst);
+            semaphore.acquire().expect("acquired");
+        })
+    };
+    for round in 0..30_u64 {
+        board[0].store(0, SeqCst);
+        let (dead, living) = (wait(), wait());
+        until("both wait", || board[0].load(SeqCst) == 2);
+        std::thread::sleep(Duration::from_micros(round * 50));
+        dead.kill();
+        semaphore.post().expect("posted");
+        living.ends_well();
+        assert_eq!(semaphore.count(), 0);
+    }
+}
+
+/// Removes a named semaphore when the test ends.
+struct Named(String);
+
+impl Named {
+    fn new(stem: &str) -> Self {
+        Self(format!("{stem}-{}", std::process::id()))
+    }
+
+    fn path(&self) -> String {
+        format!("/dev/shm/sem.tombolo.{}", self.0)
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path());
+    }
+}
+
+fn named_semaphore_has_one_creator_and_its_mode() {
+    for mask in [0o077, 0] {
+        isolated(|| {
+            umask(Mode::from_bits_truncate(mask));
+            for mode in [0o600, 0o660, 0o666] {
+                let name = Named::new(&format!("mode{mode:o}"));
+                let made = NamedSemaphore::options().mode(mode).create_new(&name.0, 2);
+                let made = made.expect("created");
+                let found = fs::metadata(name.path())
+                    .expect("it is there")
+                    .permissions();
+                assert_eq!(found.mode() & 0o7777, mode, "umask {mask:o}");
+                assert_eq!((made.count(), made.name()), (2, name.0.as_str()));
+                let taken = NamedSemaphore::create_new(&name.0, 0).map(drop);
+                assert!(
+                    matches!(taken, Err(Error::AlreadyExists { .. })),
+                    "{taken:?}"
+                );
+                let opened = NamedSemaphore::open_or_create(&name.0, 9).expect("opened");
+                assert_eq!(opened.count(), 2);
+                NamedSemaphore::unlink(&name.0).expect("unlinked");
+                let missing = NamedSemaphore::open(&name.0).map(drop);
+                assert!(
+                    matches!(missing, Err(Error::NotFound { .. })),
+                    "{missing:?}"
+                );
+                assert!(NamedSemaphore::unlink(&name.0).is_err());
+            }
+        });
+    }
+    let bad = NamedSemaphore::options()
+        .mode(0o1777)
+        .create_new("x", 0)
+        .map(drop);
+    assert!(matches!(
+        bad,
+        Err(Error::InvalidOption { option: "mode", .. })
+    ));
+    let bad = NamedSemaphore::create_new("x", MOST + 1).map(drop);
+    assert!(matches!(
+        bad,
+        Err(Error::InvalidOption {
+            option: "count",
+            ..
+        })
+    ));
+    let bad = NamedSemaphore::create_new("a/b", 0).map(drop);
+    assert!(matches!(bad, Err(Error::InvalidName { .. })));
+}
+
+fn named_semaphores_of_namespaces_are_apart() {
+    let name = Named::new("spaced");
+    let space = format!("ns-{}", std::process::id());
+    let plain = NamedSemaphore::create_new(&name.0, 1).expect("created");
+    let options = NamedSemaphore::options().namespace(&space);
+    let spaced = options.create_new(&name.0, 5).expect("a name of its own");
+    assert_eq!((plain.count(), spaced.count()), (1, 5));
+    assert_eq!(options.open(&name.0).expect("opened").count(), 5);
+    options.unlink(&name.0).expect("unlinked");
+    assert_eq!(
+        NamedSemaphore::open(&name.0).expect("still there").count(),
+        1
+    );
+}
+
+fn processes_meet_at_a_named_semaphore() {
+    let name = Named::new("meet");
+    let openers: Vec<Process> = (0..6)
+        .map(|_| {
+            Process::run(|| {
+                let semaphore = NamedSemaphore::open_or_create(&name.0, 0).expect("one for all");
+                for _ in 0..500 {
+                    semaphore.post().expect("posted");
+                }
+                for _ in 0..499 {
+                    semaphore.acquire().expect("acquired");
+                }
+            })
+        })
+        .collect();
+    openers.into_iter().for_each(Process::ends_well);
+    let semaphore = NamedSemaphore::open(&name.0).expect("opened");
+    assert_eq!(semaphore.count(), 6);
+    for _ in 0..6 {
+        semaphore.try_acquire().expect("one is there");
+    }
+    assert!(matches!(
+        semaphore.try_acquire(),
+        Err(SemaphoreError::TimedOut)
+    ));
+    let begun = Instant::now();
+    let late = semaphore.acquire_timeout(Duration::from_millis(80));
+    assert!(matches!(late, Err(SemaphoreError::TimedOut)));
+    assert!(begun.elapsed() >= Duration::from_millis(80));
+}
+
+fn killed_waiter_at_a_named_semaphore_takes_nothing() {
+    let name = Named::new("namedkill");
+    let semaphore = NamedSemaphore::create_new(&name.0, 0).expect("created");
+    let board = Board::new(1);
+    let wait = || {
+        Process::run(|| {
+            let semaphore = NamedSemaphore::open(&name.0).expect("opened");
+            board[0].fetch_add(1, SeqCst);
+            semaphore.acquire().expect("acquired");
+        })
+    };
+    for round in 0..20_u64 {
+        board[0].store(0, SeqCst);
+        let (dead, living) = (wait(), wait());
+        until("both wait", || board[0].load(SeqCst) == 2);
+        std::thread::sleep(Duration::from_micros(round * 50));
+        dead.kill();
+        semaphore.post().expect("posted");
+        living.ends_well();
+        assert_eq!(semaphore.count(), 0);
+    }
+}
+
+fn atomics_are_shared() {
+    let space = Space::new("atomics");
+    let segment = space.options().create_new("a").expect("created");
+    let a: Shared<AtomicU32> = segment.construct("a", 1).expect("constructed");
+    let b: Shared<AtomicI32> = segment.construct("b", -1).expect("constructed");
+    let c: Shared<AtomicU64> = segment.construct("c", 1 << 40).expect("constructed");
+    let d: Shared<AtomicI64> = segment.construct("d", i64::MIN).expect("constructed");
+    let counters: Vec<Process> = (0..3)
+        .map(|_| {
+            Process::run(|| {
+                let segment = space.options().open("a").expect("opened");
+                let a: Shared<AtomicU32> = segment.find("a").expect("found");
+                let b: Shared<AtomicI32> = segment.find("b").expect("found");
+                let c: Shared<AtomicU64> = segment.find("c").expect("found");
+                let d: Shared<AtomicI64> = segment.find("d").expect("found");
+                for _ in 0..20_000 {
+                    a.fetch_add(1, Relaxed);
+                    b.fetch_sub(1, Relaxed);
+                    c.fetch_add(1, Relaxed);
+                    d.fetch_add(1, Relaxed);
+                }
+            })
+        })
+        .collect();
+    counters.into_iter().for_each(Process::ends_well);
+    assert_eq!((a.load(Relaxed), b.load(Relaxed)), (60_001, -60_001));
+    assert_eq!(
+        (c.load(Relaxed), d.load(Relaxed)),
+        ((1 << 40) + 60_000, i64::MIN + 60_000)
+    );
+}
+
+fn main() -> ExitCode {
+    harness(&[
+        (
+            "count_of_a_semaphore_is_exact",
+            count_of_a_semaphore_is_exact,
+        ),
+        (
+            "semaphore_has_limits_and_deadlines",
+            semaphore_has_limits_and_deadlines,
+        ),
+        (
+            "killed_waiter_takes_no_wake_up_with_it",
+            killed_waiter_takes_no_wake_up_with_it,
+        ),
+        (
+            "named_semaphore_has_one_creator_and_its_mode",
+            named_semaphore_has_one_creator_and_its_mode,
+        ),
+        (
+            "named_semaphores_of_namespaces_are_apart",
+            named_semaphores_of_namespaces_are_apart,
+        ),
+        (
+            "processes_meet_at_a_named_semaphore",
+            processes_meet_at_a_named_semaphore,
+        ),
+        (
+            "killed_waiter_at_a_named_semaphore_takes_nothing",
+            killed_waiter_at_a_named_semaphore_takes_nothing,
+        ),
+        ("atomics_are_shared", atomics_are_shared),
+    ])
+}
