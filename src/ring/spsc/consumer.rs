@@ -23,7 +23,7 @@ use std::time::Duration;
 ///
 /// A successor starts at the exact position: what a by-value call of the dead one had returned does not come again. The
 /// one message that was being taken when it died comes again; so do those it was reading in place. Of these
-/// [`maybe_repeated`](Self::maybe_repeated) tells. The producer, when it finds the ring full, is told [`Gone::Died`] once.
+/// [`maybe_repeated`](Self::maybe_repeated) tells. The producer, when it finds the ring full, is told [`Gone::Died`](super::Gone::Died) once.
 pub struct Consumer<T: Message> {
     pub(super) end: End<T>,
     pub(super) rx: Rx<T>,
@@ -267,7 +267,7 @@ impl<T: Message> Consumer<T> {
         self.end.wait_for_peer(Some(timeout))
     }
 
-    /// Closes the ring for good: nobody can send any more, and the producer is told [`Gone::Closed`].
+    /// Closes the ring for good: nobody can send any more, and the producer is told [`Gone::Closed`](super::Gone::Closed).
     pub fn close(self) {
         if self.end.check_home().is_ok() {
             self.end.close();
