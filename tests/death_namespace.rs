@@ -141,15 +141,22 @@ struct Container {
 impl Container {
     /// `None` where namespaces cannot be made.
     fn start(name: &Named) -> Option<Self> {
+        const GREETING: &str = "peer is here"; // The first line of every peer.
         let mut peer = Peer::spawn("container", &[name.as_str()]);
-        let answer = peer.hear();
+        let mut answer = peer.hear();
+        // The outer process and the first one inside write to the same pipe, in either order.
+        let greeted = answer == GREETING;
+        if greeted {
+            answer = peer.hear();
+        }
         let Some(pid) = answer.strip_prefix("pid ") else {
             println!("skipped: pid namespaces are {answer}");
             return None;
         };
         let first = Pid::from_raw(pid.parse().unwrap());
-        // The first line of every peer.
-        peer.expect("peer is here");
+        if !greeted {
+            peer.expect(GREETING);
+        }
         Some(Self { peer, first })
     }
 
