@@ -167,6 +167,12 @@ fn is_long() -> bool {
     std::env::var_os("TOMBOLO_LONG").is_some()
 }
 
+/// One in so many bytes is damaged alone: all of them, unless `TOMBOLO_THIN` says otherwise, for slow builds.
+fn thin() -> usize {
+    let thin = std::env::var("TOMBOLO_THIN").ok();
+    thin.and_then(|n| n.parse().ok()).unwrap_or(1).max(1)
+}
+
 /// One in each `group` of cases, unless all are asked for.
 fn chosen(cases: Vec<Damage>, group: usize, when: When) -> Vec<Damage> {
     let is_chosen =
@@ -229,7 +235,11 @@ fn random_set(template: &[u8], places: &[usize], index: usize) -> Damage {
 
 fn exhaustive(when: When) {
     let template = foreign::template(&name(1));
-    let cases = single_bytes(&template, when);
+    let cases: Vec<Damage> = single_bytes(&template, when)
+        .into_iter()
+        .skip(when as usize)
+        .step_by(thin())
+        .collect();
     let tally = run_cases("single bytes", &template, when, None, |index| {
         cases.get(index).cloned()
     });

@@ -1,10 +1,13 @@
 //! The ring from one to one: its calls, its ends, and what becomes of either when the other goes.
 
+mod common;
+
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
+use common::Removed;
 use tombolo::ring::spsc::{
     self, Broken, Consumer, Gone, PeerError, Producer, RecvError, SendError, Spsc, TryRecvError,
     TrySendError,
@@ -24,7 +27,7 @@ fn peer_entry() {
 }
 
 /// A segment with one ring, removed when its last participant leaves.
-fn ring<T: Message>(stem: &str, capacity: u64) -> (Segment, Shared<Spsc<T>>) {
+fn ring<T: Message>(stem: &str, capacity: u64) -> (Removed, Shared<Spsc<T>>) {
     let name = unique_name(stem);
     let segment = Segment::options()
         .remove_with_last(true)
@@ -33,7 +36,7 @@ fn ring<T: Message>(stem: &str, capacity: u64) -> (Segment, Shared<Spsc<T>>) {
     let ring = segment
         .construct("ring", spsc::options().capacity(capacity))
         .unwrap();
-    (segment, ring)
+    (Removed(segment), ring)
 }
 
 fn ends<T: Message>(stem: &str, capacity: u64) -> (Producer<T>, Consumer<T>) {
@@ -751,7 +754,7 @@ fn no_wake_up_is_lost_in_100_000_rounds() {
     const ROUNDS: u64 = 100_000;
     let name = unique_name("ring-rounds");
     let options = Segment::options().remove_with_last(true);
-    let segment = options.create_new(&name).unwrap();
+    let segment = Removed(options.create_new(&name).unwrap());
     let there = segment.construct::<Spsc<u64>>("there", spsc::options().capacity(2));
     let back = segment.construct::<Spsc<u64>>("back", spsc::options().capacity(2));
     let mut tx = there.unwrap().producer().unwrap();
@@ -835,7 +838,7 @@ fn close_wakes_who_goes_to_sleep_and_loses_no_message() {
     for batch in 0..ROUNDS / 50 {
         let name = unique_name("ring-closing");
         let options = Segment::options().remove_with_last(true);
-        let segment = options.create_new(&name).unwrap();
+        let segment = Removed(options.create_new(&name).unwrap());
         for round in 0..50 {
             let name = format!("{batch}-{round}");
             let ring: Shared<Spsc<u64>> = segment

@@ -6,6 +6,8 @@
 
 mod death;
 
+mod common;
+
 use std::time::{Duration, Instant};
 use tombolo::Segment;
 use tombolo::ring::spsc::{self, Gone, RecvError, Spsc};
@@ -143,7 +145,7 @@ fn play(keeper: bool, refused: [&str; 2]) {
         .keeper(keeper)
         .remove_with_last(true)
         .size(64 << 10);
-    let segment = options.create_new(&name).unwrap();
+    let segment = common::Removed(options.create_new(&name).unwrap());
     for ring in ["there", "back"] {
         segment
             .construct::<Spsc<u64>>(ring, spsc::options().capacity(2))

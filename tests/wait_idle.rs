@@ -1,5 +1,7 @@
 //! Who waits for nothing costs nothing.
 
+mod common;
+
 use std::fs;
 use std::time::{Duration, Instant};
 use tombolo::Segment;
@@ -32,7 +34,7 @@ fn idle(keeper: bool) -> (u64, Duration) {
         .keeper(keeper)
         .remove_with_last(true)
         .size(64 << 10);
-    let segment = options.create_new(&name).unwrap();
+    let segment = common::Removed(options.create_new(&name).unwrap());
     let ring = segment
         .construct::<Spsc<u64>>("ring", spsc::options())
         .unwrap();

@@ -3,6 +3,8 @@
 //! Fences in the handler and the storm of signals at one thread.
 #![allow(unsafe_code)]
 
+mod common;
+
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -109,7 +111,7 @@ fn storm(keeper: bool) {
         .keeper(keeper)
         .remove_with_last(true)
         .size(256 << 10);
-    let segment = options.create_new(&name).unwrap();
+    let segment = common::Removed(options.create_new(&name).unwrap());
     let small = || spsc::options().capacity(4);
     let mut producer = segment
         .construct::<Spsc<u64>>("to", small())

@@ -3,6 +3,7 @@
 //! This file fences in the one call of `fork`.
 #![allow(unsafe_code, dead_code)]
 
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,6 +15,24 @@ use tombolo::{Options, Segment};
 
 /// The longest wait of a test, for a machine that is very busy.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A segment whose name goes when the test is through with it, though a process that another test of this program has just
+/// forked still maps it: such a child keeps it from being removed with its last participant.
+pub struct Removed(pub Segment);
+
+impl Deref for Removed {
+    type Target = Segment;
+
+    fn deref(&self) -> &Segment {
+        &self.0
+    }
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = self.0.unlink();
+    }
+}
 
 /// A namespace of one test; whatever is left in it goes when the test ends.
 pub struct Space(String);
