@@ -8,8 +8,8 @@ use tombolo::sync::{AtomicU64, Mutex};
 use tombolo::{Error, Options, Segment, Shared};
 use tombolo_kit::{Outcome, Stepper, harness};
 
-/// Every third instruction, and those beside system calls; `TOMBOLO_KIT_STRIDE=1` visits them all, for some minutes.
-const STRIDE: u64 = 3;
+/// Every seventh instruction, and those beside system calls; `TOMBOLO_KIT_STRIDE=1` visits them all, for some minutes.
+const STRIDE: u64 = 7;
 
 /// One name for a test and all the processes it forks: each test asks for it first, in a process of its own.
 fn name() -> &'static str {
