@@ -56,12 +56,11 @@ pub(crate) fn write_line(line: &Line) {
     let pid = process::pid();
     line.pid.store(pid, Ordering::Relaxed);
     line.uid.store(process::Ids::own().euid, Ordering::Relaxed);
-    line.started
-        .store(process::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+    let own = process::own();
+    line.started.store(own.started, Ordering::Relaxed);
     line.attached_ns
         .store(clock::realtime_ns(), Ordering::Relaxed);
-    let comm = process::comm(pid);
-    for (word, bytes) in line.comm.iter().zip(comm.chunks_exact(8)) {
+    for (word, bytes) in line.comm.iter().zip(own.comm.chunks_exact(8)) {
         let bytes = bytes.try_into().expect("chunks of eight");
         word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
     }

@@ -53,9 +53,76 @@ pub(crate) fn comm(pid: u32) -> [u8; COMM] {
     comm
 }
 
-/// Device and inode of our pid namespace; `(0, 0)` where it is unknown.
+/// Device and inode of our pid namespace; `(0, 0)` where it is unknown. A process never changes it, only its children's.
 pub(crate) fn pid_namespace() -> (u64, u64) {
-    fs::metadata("/proc/self/ns/pid").map_or((0, 0), |namespace| (namespace.dev(), namespace.ino()))
+    own().namespace
+}
+
+/// What the kernel says of this process.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    /// When it was started; see [`start_time`]. 0 if unknown.
+    pub(crate) started: u64,
+    /// Its name when it was first asked for; see [`comm`].
+    pub(crate) comm: [u8; COMM],
+    /// Device and inode of its pid namespace.
+    namespace: (u64, u64),
+}
+
+impl Own {
+    const WORDS: usize = 5;
+
+    fn ask() -> Self {
+        let pid = pid();
+        Self {
+            started: start_time(pid).unwrap_or(0),
+            comm: comm(pid),
+            namespace: fs::metadata("/proc/self/ns/pid")
+                .map_or((0, 0), |namespace| (namespace.dev(), namespace.ino())),
+        }
+    }
+
+    fn to_words(self) -> [u64; Self::WORDS] {
+        let comm = u128::from_ne_bytes(self.comm);
+        let (device, inode) = self.namespace;
+        [
+            self.started,
+            comm as u64,
+            (comm >> 64) as u64,
+            device,
+            inode,
+        ]
+    }
+
+    fn from_words([started, low, high, device, inode]: [u64; Self::WORDS]) -> Self {
+        Self {
+            started,
+            comm: (u128::from(high) << 64 | u128::from(low)).to_ne_bytes(),
+            namespace: (device, inode),
+        }
+    }
+}
+
+/// What the kernel says of this process, asked once in each process image: three files of `/proc` cost more than all else
+/// that an attach does.
+pub(crate) fn own() -> Own {
+    static WORDS: [AtomicU64; Own::WORDS] = [const { AtomicU64::new(0) }; Own::WORDS];
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let incarnation = super::fork::incarnation();
+    // ORDERING(own): Acquire. The words were stored before their image was named.
+    if incarnation != 0 && ASKED.load(Ordering::Acquire) == incarnation {
+        return Own::from_words(std::array::from_fn(|at| WORDS[at].load(Ordering::Relaxed)));
+    }
+    let own = Own::ask();
+    if incarnation != 0 {
+        // Several threads may do this at once: they store the same.
+        for (word, value) in WORDS.iter().zip(own.to_words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        // ORDERING(own): Release. See above.
+        ASKED.store(incarnation, Ordering::Release);
+    }
+    own
 }
 
 /// Whether a thread of this number may still run something, in our pid namespace.
