@@ -228,6 +228,11 @@ fn parent_of_a_living_child_is_dead_at_once() {
         };
         assert_eq!(pid, Some(dead));
         consumer = answer.1;
+        // The death may be told before it is proved, and the line is free with the proof.
+        eventually("the proof", || {
+            let alive = segment.participants();
+            alive.iter().filter(|who| who.is_alive()).count() == 1
+        });
         // The child works on, first without a line and then with one.
         peer.say("try");
         peer.expect("tried");
