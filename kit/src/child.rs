@@ -174,6 +174,18 @@ pub(crate) fn signal_name(signal: i32) -> String {
     }
 }
 
+/// What has become of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// It stands because of a signal.
+    Stopped,
+    /// SIGKILL ended it.
+    Killed,
+    /// It ended in another way.
+    Ended(End),
+}
+
 /// A forked child; killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -206,6 +218,32 @@ impl Child {
         let doing = activity(self.pid);
         self.kill();
         Ok(End::Hung(format!("no end within {limit:?}, {doing}")))
+    }
+
+    /// What has become of it lately.
+    pub(crate) fn change(&mut self) -> io::Result<Change> {
+        Ok(match os::change(self.pid)? {
+            None => Change::None,
+            Some(Status::Stopped(_)) => Change::Stopped,
+            Some(status) => self.ended(status),
+        })
+    }
+
+    fn ended(&mut self, status: Status) -> Change {
+        self.reaped = true;
+        let killed = status == Status::Killed(libc::SIGKILL) && self.slot.said().is_none();
+        if killed {
+            Change::Killed
+        } else {
+            Change::Ended(End::of(status, self.slot))
+        }
+    }
+
+    /// Sends it a signal, unless it is reaped.
+    pub(crate) fn signal(&self, signal: i32) {
+        if !self.reaped {
+            os::send_signal(self.pid, signal);
+        }
     }
 
     /// Kills and reaps it, if that has not happened.
@@ -243,4 +281,11 @@ pub(crate) fn activity(pid: Pid) -> String {
         Some(Ok(number)) => format!("{state} in system call {number}"),
         _ => state.to_owned(),
     }
+}
+
+/// What a process is doing, and in which function of the kernel it waits.
+pub(crate) fn whereabouts(pid: Pid) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let (call, place) = (read("syscall"), read("wchan"));
+    format!("{}, at {place} [{}]", activity(pid), call.trim())
 }

@@ -7,13 +7,83 @@
 //! | for | there is |
 //! | --- | --- |
 //! | killing one operation after each of its instructions | [`Stepper::run`] |
+//! | how many instructions an operation takes | [`Stepper::count`] |
 //! | two operations that meet, one stopped or killed within the other | [`Stepper::run_pair`] |
 //! | a survivor that lives before the kill | [`Stepper::bystander`] |
+//! | many processes at work, killed, stopped and restarted at random | [`Storm`] |
+//! | what is sent against what is received, through any death | [`Promise`], [`Actor`] |
 //! | a `main` for test targets that fork | [`harness`] |
 //! | one part of a test in a process of its own | [`isolated`] |
 //! | fresh programs to talk to, stop and kill | [`peer`] |
 //! | words that outlive a killed process | [`Board`] |
 //! | names of one test, and the proof that nothing is left | [`Litter`], [`unique_name`] |
+//!
+//! # A protocol of your own
+//!
+//! Nothing here knows anything of a particular protocol. Yours needs three things: a place in shared
+//! memory that forked processes share (a mapping made before, a named object, a [`Board`]); an
+//! operation, as a closure; and a verdict, as a closure that looks at what is left and returns a text if
+//! something is wrong. Then, from the cheapest to the dearest:
+//!
+//! 1. **Step it.** [`Stepper::run`] kills a process after each instruction of the operation, from each
+//!    state that is worth it: empty, half, full, before the wrap. The verdict demands that nobody
+//!    blocks, that what was done before is whole, that the unfinished is whole or nothing, and that
+//!    all works on.
+//! 2. **Let two operations meet.** [`Stepper::run_pair`] stops one process after each instruction while
+//!    the other runs: a living slow peer must be waited for or passed by, and never be taken for dead.
+//!    Then it goes on, or is killed.
+//! 3. **Raise a storm.** [`Storm::run`] lets eight processes work, and kills, stops and restarts them at
+//!    random. It finds what no state chosen by hand begins with.
+//! 4. **Plant a defect** in each of the three, and see it caught: [`Report::assert_caught`],
+//!    [`StormReport::assert_caught`]. A test that cannot fail shows nothing.
+//!
+//! The example `own_protocol` does all of it for a mailbox of two slots, a right one and a wrong one, in
+//! three hundred lines: `cargo run --release -p tombolo-kit --example own_protocol`.
+//!
+//! # Storms
+//!
+//! What a storm demands is exact, although it kills at random: each process writes down in a ledger
+//! outside of the tested memory what it is about to do, and afterwards what came of it. So of a killed
+//! process only the last, open operation may have happened or not. [`Promise`] says what else may be.
+//!
+//! ```no_run
+//! use tombolo_kit::{Actor, Board, Item, Promise, Storm};
+//! # #[derive(Clone, Copy)]
+//! # struct Queue(Board);
+//! # impl Queue {
+//! #     fn try_send(&self, _: u64) -> bool { true }
+//! #     fn try_recv(&self) -> Option<u64> { None }
+//! # }
+//! # let queue = Queue(Board::new(10));
+//! let send = |actor: &mut Actor| {
+//!     while actor.sends_on() {
+//!         let item = actor.intend();
+//!         match queue.try_send(item.bits()) {
+//!             true => actor.sent(),
+//!             false => actor.withdrawn(),
+//!         }
+//!     }
+//!     Ok(())
+//! };
+//! let receive = |actor: &mut Actor| {
+//!     while actor.takes_on() {
+//!         actor.take();
+//!         match queue.try_recv() {
+//!             Some(bits) => actor.got(Item::from_bits(bits)?, false),
+//!             None => actor.nothing(),
+//!         }
+//!     }
+//!     Ok(())
+//! };
+//! Storm::new("queue", Promise::once().taken_may_vanish())
+//!     .senders("sender", 4, send)
+//!     .receivers("receiver", 4, receive)
+//!     .run()
+//!     .assert_balanced();
+//! ```
+//!
+//! Half of the blows come from outside, at any time, and so meet a process mostly where it sleeps; the
+//! others come from a clock that runs only while the process does, and meet it at any instruction.
 //!
 //! # One thread
 //!
@@ -106,25 +176,40 @@
 //! }
 //! ```
 
+mod actor;
 mod arch;
 mod board;
+mod books;
 mod bystander;
 mod child;
+mod count;
 mod harness;
+mod ledger;
 mod litter;
 mod machine;
 mod os;
 mod pair;
 pub mod peer;
+mod promise;
+mod random;
 mod report;
 mod stepper;
+mod storm;
+mod tally;
 mod traced;
 mod walk;
+mod weather;
 
+pub use actor::Actor;
 pub use board::Board;
 pub use bystander::{Bystander, Outcome};
+pub use count::Count;
 pub use harness::{Case, harness, isolated, note};
+pub use ledger::Item;
 pub use litter::{Litter, unique_name};
 pub use pair::{Encounter, Meeting};
+pub use promise::Promise;
 pub use report::{Kind, Report, Violation};
 pub use stepper::{Stepper, object_bytes};
+pub use storm::{Done, Storm};
+pub use tally::{Disorder, Fault, StormReport, Tally};

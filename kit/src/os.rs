@@ -128,6 +128,47 @@ fn decode(status: c_int) -> Status {
     }
 }
 
+/// Like [`wait`] without `block`, and also sees that a child was stopped by a signal.
+pub(crate) fn change(pid: Pid) -> io::Result<Option<Status>> {
+    let flags = libc::__WALL | libc::WNOHANG | libc::WUNTRACED;
+    let mut status = 0;
+    // SAFETY: `status` is a local that outlives the call.
+    let who = checked(unsafe { libc::waitpid(pid, &raw mut status, flags) })?;
+    Ok((who == pid).then(|| decode(status)))
+}
+
+/// Lets the kernel send a signal to this process when it has run for so long: at whichever
+/// instruction it is then.
+pub(crate) fn signal_after_running(signal: c_int, time: Duration) -> io::Result<()> {
+    // SAFETY: all zeroes is a value of it.
+    let mut event: libc::sigevent = unsafe { MaybeUninit::zeroed().assume_init() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = signal;
+    let mut timer = ptr::null_mut();
+    // SAFETY: both are locals that outlive the call.
+    checked(unsafe {
+        libc::timer_create(
+            libc::CLOCK_PROCESS_CPUTIME_ID,
+            &raw mut event,
+            &raw mut timer,
+        )
+    })?;
+    let setting = libc::itimerspec {
+        it_interval: timespec(Duration::ZERO),
+        it_value: timespec(time.max(Duration::from_nanos(1))),
+    };
+    // SAFETY: the timer is ours and lives as long as the process, and the setting is a local.
+    checked(unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) })?;
+    Ok(())
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}
+
 /// Waits until a child is reaped, however often a timer interrupts.
 pub(crate) fn reap(pid: Pid) -> io::Result<Status> {
     loop {
@@ -280,13 +321,9 @@ impl Ticker {
         })?;
 
         let ticker = Self { timer };
-        let every = libc::timespec {
-            tv_sec: i64::try_from(interval.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: interval.subsec_nanos().into(),
-        };
         let setting = libc::itimerspec {
-            it_interval: every,
-            it_value: every,
+            it_interval: timespec(interval),
+            it_value: timespec(interval),
         };
         // SAFETY: the timer is ours, and the setting is a local.
         checked(unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) })?;

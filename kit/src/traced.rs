@@ -241,6 +241,16 @@ impl<'t> Traced<'t> {
         }
     }
 
+    /// Executes one instruction, and tells whether it was a system call.
+    pub(crate) fn count_step(&mut self) -> io::Result<(Stop, bool)> {
+        let is_call = self.next_instruction()?.1 == Instruction::SystemCall;
+        let stop = self.step()?;
+        // Only the last address says whether a string instruction goes on.
+        let last = self.trail.len() - 1;
+        self.trail.drain(..last);
+        Ok((stop, is_call))
+    }
+
     /// The address of the next instruction, and what it is.
     fn next_instruction(&self) -> io::Result<(u64, Instruction)> {
         let address = os::ptrace_word(libc::PTRACE_PEEKUSER, self.pid, arch::NEXT_INSTRUCTION)?;

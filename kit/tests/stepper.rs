@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::{fs, io, thread};
 
-use tombolo_kit::{Board, Kind, Report, Stepper, harness, isolated};
+use tombolo_kit::{Board, Kind, Report, Stepper, harness, isolated, note};
 
 fn skipped(report: &Report) -> bool {
     if let Some(reason) = &report.skipped {
@@ -468,6 +468,31 @@ fn isolated_part_reports_its_panic() {
     assert!(text.downcast_ref::<String>().unwrap().ends_with("inside"));
 }
 
+fn instructions_are_counted() {
+    let board = Board::new(1);
+    let count = |rounds: u64| {
+        Stepper::new("count").count(
+            move || board.clear(),
+            move |()| {
+                for _ in 0..std::hint::black_box(rounds) {
+                    board[0].fetch_add(1, Relaxed);
+                }
+                std::thread::yield_now();
+            },
+        )
+    };
+    let (few, many) = match (count(10), count(110)) {
+        (Ok(few), Ok(many)) => (few, many),
+        (few, many) => return note(&format!("not shown: {few:?}, {many:?}")),
+    };
+    note(&format!("{few}; {many}"));
+    assert_eq!((few.system_calls, many.system_calls), (1, 1));
+    let more = many.instructions - few.instructions;
+    // The loop may be unrolled.
+    assert!((100..=600).contains(&more), "{few}, {many}");
+    assert_eq!(count(10), Ok(few));
+}
+
 fn main() -> ExitCode {
     tombolo_kit::peer::serve(&[]);
     harness(&[
@@ -509,6 +534,7 @@ fn main() -> ExitCode {
             "breakdowns_are_violations_and_end",
             breakdowns_are_violations_and_end,
         ),
+        ("instructions_are_counted", instructions_are_counted),
         ("refused_ptrace_is_skipped", refused_ptrace_is_skipped),
         (
             "no_child_outlives_a_failed_test",
