@@ -148,19 +148,22 @@ pub(super) fn take_seat(attachment: &Attachment, fd: BorrowedFd<'_>) -> Result<(
             continue;
         };
         let byte = BYTE_LINE + u64::from(index);
+        // In this order: a free byte is the proof for whom the line named before, not for who has taken it since.
+        let owner = recover::owner(line);
         if lock::is_held(carrier.as_fd(), byte).map_err(system("fcntl(F_OFD_GETLK)"))? {
             continue;
         }
         // The dead one's roles are buried before its line gets another owner, and again if it had one meanwhile.
-        let before = recover::bury_owner(attachment, line);
+        recover::bury_owner(attachment, owner);
         if !lock::try_lock(carrier.as_fd(), byte, Share::Exclusive)
             .map_err(system("fcntl(F_OFD_SETLK)"))?
         {
             continue;
         }
         let carrier = Carrier::new(carrier, false).map_err(system("mmap"))?;
-        if line.tag.load(Ordering::Relaxed) != before {
-            recover::bury_owner(attachment, line);
+        let last = recover::owner(line);
+        if last != owner {
+            recover::bury_owner(attachment, last);
         }
         let tag = participant::enter(line, index);
         participant::write_line(line);

@@ -8,15 +8,19 @@ use crate::sys::mutex::RobustMutex;
 use crate::sys::process;
 use crate::wait::Event;
 
-/// Buries whoever had `line` and returns the tag word that was seen there. The caller knows that the byte is free, or
-/// has it.
-pub(super) fn bury_owner(attachment: &Attachment, line: &Line) -> u64 {
-    // ORDERING(line): Acquire. What the owner's successor may have changed comes after this.
-    let word = line.tag.load(Ordering::Acquire);
-    if let Some(tag) = Tag::from_word(word) {
+/// Whom `line` names: its owner, or its last one; `None` if it never had one. To be asked before the proof.
+pub(super) fn owner(line: &Line) -> Option<Tag> {
+    // ORDERING(line): Acquire. A proof that is asked for after this is about this owner; what its successor may have
+    // changed comes after it.
+    Tag::from_word(line.tag.load(Ordering::Acquire))
+}
+
+/// Buries whom a line named, if it named anybody, as [`bury`] does: the caller has found the byte free after that, or has
+/// it.
+pub(super) fn bury_owner(attachment: &Attachment, owner: Option<Tag>) {
+    if let Some(tag) = owner {
         bury(attachment, tag);
     }
-    word
 }
 
 /// Writes down in every role of `tag`'s that its holder is dead, and wakes everybody at that object. The caller has
