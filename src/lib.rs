@@ -8,6 +8,12 @@
 //! | for | use | when its user dies |
 //! |---|---|---|
 //! | messages from one process to another | [`ring::spsc::Spsc`] | what was sent arrives; a successor goes on where it stood |
+//! | messages from several processes to one | [`ring::mpsc::Mpsc`] | the same for each of them; the others do not notice |
+//! | the same, of varying length | [`ring::bytes::Bytes`] | as above |
+//! | large frames, looked at where they lie | [`ring::frames::Frames`] | what it held comes back |
+//! | work for whoever is free | [`ring::mpmc::Mpmc`] | what it had not acknowledged goes to another, counted |
+//! | messages from one process to many | [`ring::broadcast::Broadcast`] | what was sent arrives everywhere; a dead consumer holds nobody |
+//! | the newest value of something | [`ring::latest::Latest`] | the last complete value stays |
 //! | data that several change | [`sync::Mutex`] | the next locker gets the data, and the cause |
 //! | one number | [`sync::AtomicU64`] and its sisters | the last value stays |
 //! | waking, counting | [`sync::Semaphore`] | the count stays |
@@ -113,12 +119,7 @@ mod table {
     /// The bytes of every struct that lies in a segment, as compiled: struct, field, offset in bytes, size in bytes. A
     /// row without a field has the struct's size and alignment. For the test that compares it with `docs/layout.md`.
     pub fn layout_table() -> Vec<(&'static str, &'static str, usize, usize)> {
-        let tables = [
-            layout::rows(),
-            object::rows(),
-            sync::rows(),
-            ring::spsc::rows(),
-        ];
+        let tables = [layout::rows(), object::rows(), sync::rows(), ring::rows()];
         tables.concat()
     }
 }

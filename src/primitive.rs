@@ -123,6 +123,16 @@ pub(crate) fn sync(name: &str, order: Ordering) -> Ordering {
     }
 }
 
+/// Keeps what was written before apart from what is read after, on both sides of a sync point: of two sides that each write
+/// and then read the other's word, one sees the other. A model may take it away.
+#[inline(always)]
+pub(crate) fn full_barrier(name: &str) {
+    if !planted(name) {
+        // ORDERING(frames.pin): SeqCst fence. A holder's on one side, the producer's on the other.
+        fence(Ordering::SeqCst);
+    }
+}
+
 /// A value alone on its cache line and the neighbour that the prefetcher fetches with it: 128 bytes.
 #[derive(Default)]
 #[repr(C, align(128))]

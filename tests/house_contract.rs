@@ -2,7 +2,8 @@
 //!
 //! A row of `docs/contract.md` names its promise (`C1`), the tests that show it, and its state:
 //! `shown`, `not shown here: why` for what this kind of machine cannot show although the tests exist,
-//! or `not shown yet: what is missing` while a test is still to be written.
+//! or `not shown yet: what is missing` while a test is still to be written. The tests that `docs/owner-death.md` names
+//! exist, too.
 
 mod house;
 
@@ -175,15 +176,67 @@ fn check_names(rows: &BTreeMap<usize, BTreeSet<String>>, tests: &Tests) -> Vec<S
 
 #[test]
 fn every_promise_is_shown_by_tests_that_exist() {
-    let sources: Vec<Source> = FOLDERS
+    let document = tree::text("docs/contract.md");
+    expect_clean("contract", &check(&document, &tests(&sources())));
+}
+
+/// Names in the last column of `docs/owner-death.md`, of tests that do not exist, and rows that name none and do not say
+/// so.
+fn check_deaths(document: &str, tests: &Tests) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in tables(document) {
+        let Some(by) = table.column("shown by") else {
+            continue;
+        };
+        for row in &table.rows {
+            let at = format!("docs/owner-death.md:{}", row.line);
+            let names = quoted(row.cell(by));
+            if names.is_empty() && !row.cell(by).contains("no test") && row.cell(by) != "–" {
+                found.push(format!(
+                    "{at}: names no test, and does not say that there is none"
+                ));
+            }
+            let absent = |name: &&String| !exists(tests, name);
+            found.extend(
+                names
+                    .iter()
+                    .filter(absent)
+                    .map(|name| format!("{at}: names the test `{name}`, which does not exist")),
+            );
+        }
+    }
+    found
+}
+
+fn sources() -> Vec<Source> {
+    FOLDERS
         .iter()
         .flat_map(|folder| tree::sources(folder))
         .filter(|source| !source.path.starts_with("tests/house"))
-        .collect();
-    expect_clean(
-        "contract",
-        &check(&tree::text("docs/contract.md"), &tests(&sources)),
-    );
+        .collect()
+}
+
+#[test]
+fn every_row_of_the_deaths_is_shown_by_tests_that_exist() {
+    let document = tree::text("docs/owner-death.md");
+    expect_clean("deaths", &check_deaths(&document, &tests(&sources())));
+}
+
+#[test]
+fn planted_death_without_its_test_is_caught() {
+    let tests = planted_tests(TESTS);
+    let document = |by: &str| format!("| killed | shown by |\n| --- | --- |\n| sender | {by} |\n");
+    for sound in [
+        "`holds`",
+        "`holds`, `send_to_full`",
+        "no test of its own yet",
+    ] {
+        expect_clean("deaths", &check_deaths(&document(sound), &tests));
+    }
+    let found = check_deaths(&document("`holds`, `lost`"), &tests);
+    expect_caught(&found, 1, &["docs/owner-death.md:3", "`lost`"]);
+    let found = check_deaths(&document("to be seen"), &tests);
+    expect_caught(&found, 1, &["docs/owner-death.md:3", "names no test"]);
 }
 
 fn planted_tests(text: &str) -> Tests {

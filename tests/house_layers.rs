@@ -177,7 +177,7 @@ fn check_configuration(source: &Source, module: &str) -> Vec<(usize, String)> {
         // A whole module, an import or a set of assertions may be kept from the models.
         let gates_module = attribute && {
             let next = source.past_attributes(end + 1);
-            (next..next + 6)
+            (next..next + 10)
                 .take_while(|at| !source.is_word(*at, ";") && !source.is_word(*at, "{"))
                 .any(|at| {
                     let asserts = source.is_word(at, "const") && source.is_word(at + 1, "_");

@@ -591,6 +591,9 @@ fn closed_ring_is_drained_and_then_closed_for_good() {
     tx.send_slice(&[1, 2]).unwrap();
     tx.close();
     assert_eq!(rx.recv(), Ok(1));
+    // A successor of the consumer drains it, too.
+    drop(rx);
+    let mut rx = ring.consumer().unwrap();
     assert_eq!(rx.iter().collect::<Vec<_>>(), [2]);
     for _ in 0..2 {
         assert_eq!(rx.recv(), Err(RecvError::Disconnected(Gone::Closed)));
@@ -599,7 +602,16 @@ fn closed_ring_is_drained_and_then_closed_for_good() {
     assert_eq!(rx.wait_for_peer(), Err(PeerError::Closed));
     drop(rx);
     assert!(matches!(ring.producer(), Err(Error::Closed { .. })));
+    let closed = Err(RecvError::Disconnected(Gone::Closed));
+    assert_eq!(ring.consumer().unwrap().recv(), closed);
+
+    // While a producer lives, who may still take back what it sent too late, nobody drains.
+    let (_segment, ring) = self::ring::<u64>("closed-rx", 4);
+    let (tx, rx) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    rx.close();
     assert!(matches!(ring.consumer(), Err(Error::Closed { .. })));
+    drop(tx);
+    assert_eq!(ring.consumer().unwrap().recv(), closed);
 }
 
 #[test]
@@ -662,6 +674,28 @@ fn successor_of_a_dead_consumer_starts_at_the_exact_position() {
     assert_eq!(rx.maybe_repeated(), 1);
     assert_eq!(rx.recv(), Ok(4));
     assert_eq!((rx.recv(), rx.maybe_repeated()), (Ok(5), 0));
+}
+
+#[test]
+fn marks_of_a_dead_consumer_outlive_one_who_leaves() {
+    let (segment, ring) = ring::<u64>("ring-marks", 16);
+    ring.producer().unwrap().send_slice(&[0, 1, 2]).unwrap();
+    let mut first = actor_at(&segment);
+    assert_eq!(ask(&mut first, "consumer"), "ok");
+    assert_eq!(ask(&mut first, "look 2"), "2");
+    first.kill();
+    // One looks who is there and takes nothing.
+    drop(ring.consumer().unwrap());
+    let mut rx = ring.consumer().unwrap();
+    assert_eq!(rx.maybe_repeated(), 2);
+    // One takes a message and gives the other back.
+    rx.read_chunk(2).unwrap().release(1);
+    drop(rx);
+    let mut rx = ring.consumer().unwrap();
+    assert_eq!((rx.recv(), rx.maybe_repeated()), (Ok(1), 0));
+    drop(rx);
+    let mut rx = ring.consumer().unwrap();
+    assert_eq!((rx.maybe_repeated(), rx.recv()), (0, Ok(2)));
 }
 
 #[test]

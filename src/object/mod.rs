@@ -21,7 +21,25 @@ impl Kind {
     pub(crate) const ATOMIC: Kind = Kind::new(3, "atomic");
     pub(crate) const SPSC: Kind = Kind::new(16, "spsc ring");
 
-    const ALL: [Kind; 4] = [Kind::MUTEX, Kind::SEMAPHORE, Kind::ATOMIC, Kind::SPSC];
+    pub(crate) const MPSC: Kind = Kind::new(17, "mpsc ring");
+    pub(crate) const MPMC: Kind = Kind::new(18, "mpmc ring");
+    pub(crate) const BROADCAST: Kind = Kind::new(19, "broadcast ring");
+    pub(crate) const LATEST: Kind = Kind::new(20, "latest value");
+    pub(crate) const BYTES: Kind = Kind::new(21, "byte ring");
+    pub(crate) const FRAMES: Kind = Kind::new(22, "frame pool");
+
+    const ALL: [Kind; 10] = [
+        Kind::MUTEX,
+        Kind::SEMAPHORE,
+        Kind::ATOMIC,
+        Kind::SPSC,
+        Kind::MPSC,
+        Kind::MPMC,
+        Kind::BROADCAST,
+        Kind::LATEST,
+        Kind::BYTES,
+        Kind::FRAMES,
+    ];
 
     const fn new(number: u32, name: &'static str) -> Self {
         Self { number, name }

@@ -52,8 +52,6 @@ impl Pace {
     }
 
     /// A pace that never waits.
-    #[cfg(test)]
-    #[allow(dead_code, reason = "for models")]
     pub(crate) const fn off() -> Self {
         Self {
             wait: 0,

@@ -27,5 +27,6 @@ mod sleep;
 pub(crate) use event::Event;
 #[cfg(not(loom))]
 pub(crate) use sleep::{
-    Backoff, Look, Peer, Waiting, on_lives, on_semaphore, prepare_publisher, until,
+    Backoff, Look, Peer, Waiting, on_lives, on_semaphore, prepare_publisher, reach_publishers,
+    until,
 };

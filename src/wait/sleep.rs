@@ -1,8 +1,8 @@
 //! The waits themselves: poll, announce, look again, sleep; and the kernel's part of a wake-up.
 
 use super::event::Event;
-use crate::primitive::{AtomicU32, Ordering, pause};
-use crate::sys::clock::{Deadline, monotonic_ns};
+use crate::primitive::{AtomicU32, Ordering, fence, pause};
+use crate::sys::clock::{self, Deadline, monotonic_ns};
 use crate::sys::futex::{self, Slept};
 use crate::sys::semaphore::Semaphore;
 use crate::sys::{barrier, keeper};
@@ -15,6 +15,9 @@ const SPIN_NS: u64 = 8_000;
 const EAGER_POLLS: u32 = 64;
 /// Polls between two looks at the clock after that.
 const POLLS: u32 = 16;
+
+/// Much longer than any processor holds a store back.
+const DRAIN: Duration = Duration::from_millis(1);
 
 /// The word of a process whose death ends a wait.
 #[derive(Clone, Copy)]
@@ -58,6 +61,8 @@ pub(crate) struct Waiting<'a> {
     pub(crate) event: Event<'a>,
     /// Whose death ends the wait at once.
     pub(crate) peer: Option<Peer<'a>>,
+    /// In a crowd: whose deaths wake the waiter, so that it looks again; as many as the kernel takes.
+    pub(crate) others: &'a [Peer<'a>],
     /// Longest sleep with a notice to rely on.
     pub(crate) long_slice: Duration,
     /// Longest sleep without one.
@@ -102,6 +107,18 @@ fn wake(word: &AtomicU32) {
 pub(crate) fn prepare_publisher(event: Event<'_>) {
     if !barrier::register() {
         event.demand_fences();
+    }
+}
+
+/// Has every publisher to who sleeps on `event` see what this thread has stored, from its next look at `event` on; what it
+/// had stored before is visible here then. For who joins something that publishers look at without a fence.
+pub(crate) fn reach_publishers(event: Event<'_>) {
+    if !barrier::heavy() {
+        event.demand_fences();
+        // ORDERING(asleep): SeqCst fence. As for a sleeper; see `attend_with`.
+        fence(Ordering::SeqCst);
+        // Some may have looked before the demand, and have stores under way: they arrive in a fraction of this.
+        clock::pause(DRAIN);
     }
 }
 
@@ -169,6 +186,9 @@ pub(crate) fn until<R>(
                     continue;
                 }
             },
+            None if !waiting.others.is_empty() => {
+                sleep_among(waiting.event, word, waiting.others, limit)
+            }
             None => sleep(waiting.event, word, limit),
         };
         if let Some(found) = look(reason) {
@@ -210,6 +230,35 @@ fn sleep_beside(event: Event<'_>, word: u32, peer: Peer<'_>, limit: Deadline) ->
             Err(_) => None,
         }
     })
+}
+
+/// Sleeps on the event and on the lives of several; on the event alone if this kernel cannot.
+fn sleep_among(event: Event<'_>, word: u32, others: &[Peer<'_>], limit: Deadline) -> Look {
+    let words: Vec<_> = std::iter::once((event.0, word))
+        .chain(
+            others
+                .iter()
+                .map(|peer| (peer.life, peer.life.load(Ordering::Relaxed))),
+        )
+        .take(futex::MOST_WORDS)
+        .collect();
+    if words[1..].iter().any(|&(_, life)| Peer::is_gone(life)) {
+        return Look::Proof;
+    }
+    let slept = futex::wait_many(&words, Some(limit.ns()));
+    let mut marked = false;
+    for &(life, _) in &words[1..] {
+        if Peer::is_gone(life.load(Ordering::Relaxed)) {
+            marked = true;
+            // The kernel woke one sleeper; the others hear it from him.
+            futex::wake_all(life);
+        }
+    }
+    match slept {
+        Ok(Slept::Woken | Slept::Changed) if !marked => Look::Again,
+        Ok(_) => Look::Proof,
+        Err(_) => sleep(event, word, limit),
+    }
 }
 
 /// Sleeps on a semaphore until it is posted or `limit` has passed; true if it was posted.
@@ -254,6 +303,6 @@ pub(crate) fn on_lives<'a>(lives: impl Iterator<Item = &'a AtomicU32>, limit: De
         }
     }
     if slept.is_err() {
-        crate::sys::clock::pause(limit.remaining());
+        clock::pause(limit.remaining());
     }
 }

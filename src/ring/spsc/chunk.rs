@@ -4,29 +4,16 @@
 #![allow(unsafe_code)]
 
 use super::consumer::Consumer;
-use super::error::RecvError;
 use super::lines::Spans;
+use super::rx::Rx;
 use crate::message::Message;
+use crate::ring::error::RecvError;
+use crate::ring::value::{bytes, valid};
+use crate::wait::Event;
 use std::mem::MaybeUninit;
 
-/// The bytes of a private copy.
-fn bytes<T: Message>(value: &MaybeUninit<T>) -> &[u8] {
-    // SAFETY: copied whole out of a segment, whose bytes are initialised.
-    unsafe { std::slice::from_raw_parts(value.as_ptr().cast(), size_of::<T>()) }
-}
-
-/// The value, if the bytes are one.
-#[inline]
-pub(super) fn valid<T: Message>(value: MaybeUninit<T>) -> Option<T> {
-    if !T::ANY_BITS && !T::is_valid(bytes(&value)) {
-        return None;
-    }
-    // SAFETY: any bytes are a `T`, or these have been checked; a private copy does not change.
-    Some(unsafe { value.assume_init() })
-}
-
 /// How many of the messages, from the first on, are values of `T`.
-pub(super) fn valid_prefix<T: Message>(spans: &Spans<T>) -> usize {
+pub(crate) fn valid_prefix<T: Message>(spans: &Spans<T>) -> usize {
     let mut count = 0;
     for run in [spans.first, spans.second] {
         for index in 0..run.len() {
@@ -45,7 +32,7 @@ pub(super) fn valid_prefix<T: Message>(spans: &Spans<T>) -> usize {
 
 /// Copies messages out up to the first that is no `T`, each whole before it is looked at; says how many.
 #[inline]
-pub(super) fn copy_valid<T: Message>(spans: &Spans<T>, into: &mut [T]) -> usize {
+pub(crate) fn copy_valid<T: Message>(spans: &Spans<T>, into: &mut [T]) -> usize {
     if T::ANY_BITS {
         let (first, second) = slices(spans);
         into[..first.len()].copy_from_slice(first);
@@ -80,13 +67,15 @@ fn slices<T: Message>(spans: &Spans<T>) -> (&[T], &[T]) {
     (first, second)
 }
 
-/// Messages looked at in their slots; made by [`Consumer::read`] and [`Consumer::read_chunk`].
+/// Messages looked at in their slots; made by a consumer's `read` and `read_chunk`.
 ///
-/// Dropped or leaked without being released, nothing is taken: the messages come again, and
-/// [`Consumer::maybe_repeated`] counts them.
+/// Dropped or leaked without being released, nothing is taken: the messages come again, and the consumer's
+/// `maybe_repeated` counts them.
 #[must_use = "messages that are read are not taken unless you release them"]
 pub struct RecvChunk<'a, T: Message> {
-    consumer: &'a mut Consumer<T>,
+    rx: &'a mut Rx<T>,
+    /// Where who sent them sleeps.
+    bell: Event<'a>,
     spans: Spans<T>,
     sound: usize,
 }
@@ -94,9 +83,14 @@ pub struct RecvChunk<'a, T: Message> {
 impl<'a, T: Message> RecvChunk<'a, T> {
     /// The messages of `spans`, of which the first `sound`, at least one, are values of `T`.
     #[inline(always)]
-    pub(super) fn new(consumer: &'a mut Consumer<T>, spans: Spans<T>, sound: usize) -> Self {
+    pub(crate) fn new(
+        rx: &'a mut Rx<T>,
+        bell: Event<'a>,
+        (spans, sound): (Spans<T>, usize),
+    ) -> Self {
         Self {
-            consumer,
+            rx,
+            bell,
             spans,
             sound,
         }
@@ -132,8 +126,8 @@ impl<T: Message> RecvChunk<'_, T> {
     #[inline]
     pub fn release(self, count: usize) {
         assert!(count <= self.sound, "{count} of {} messages", self.sound);
-        self.consumer.rx.release(count);
-        self.consumer.end.notify();
+        self.rx.release(count);
+        self.bell.notify();
     }
 
     /// Takes every message that was looked at.

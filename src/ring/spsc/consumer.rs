@@ -1,15 +1,16 @@
 //! The end that receives.
 
-use super::chunk::{Iter, RecvChunk, copy_valid, valid, valid_prefix};
-use super::end::End;
-use super::error::{Broken, PeerError, RecvError, TryRecvError};
+use super::chunk::{Iter, RecvChunk, copy_valid, valid_prefix};
 use super::lines::{Damaged, Spans};
 use super::object::{CONSUMER, Spsc};
 use super::rx::Rx;
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::object::Shared;
+use crate::ring::end::End;
+use crate::ring::error::{Broken, PeerError, RecvError, TryRecvError};
 use crate::ring::pace::Pace;
+use crate::ring::value::valid;
 use crate::sys::clock::Deadline;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -25,13 +26,13 @@ use std::time::Duration;
 /// one message that was being taken when it died comes again; so do those it was reading in place. Of these
 /// [`maybe_repeated`](Self::maybe_repeated) tells. The producer, when it finds the ring full, is told [`Gone::Died`](super::Gone::Died) once.
 pub struct Consumer<T: Message> {
-    pub(super) end: End<T>,
-    pub(super) rx: Rx<T>,
+    end: End<Spsc<T>>,
+    rx: Rx<T>,
 }
 
 impl<T: Message> Consumer<T> {
     pub(super) fn attach(ring: &Shared<Spsc<T>>) -> Result<Self> {
-        let end = End::take(ring, CONSUMER, "consumer")?;
+        let end = End::take(ring, CONSUMER)?;
         let place = ring.view().place;
         match Rx::attach(place, Pace::for_news(place.capacity())) {
             Ok(rx) => Ok(Self { end, rx }),
@@ -383,8 +384,8 @@ impl<T: Message> Consumer<T> {
     }
 
     #[inline(always)]
-    fn chunk(&mut self, (spans, sound): (Spans<T>, usize)) -> RecvChunk<'_, T> {
-        RecvChunk::new(self, spans, sound)
+    fn chunk(&mut self, found: (Spans<T>, usize)) -> RecvChunk<'_, T> {
+        RecvChunk::new(&mut self.rx, self.end.event_of_theirs(), found)
     }
 
     #[cold]
@@ -439,9 +440,14 @@ impl From<Damaged> for Broken {
 }
 
 /// Why no message can be looked at though there is one.
-enum Unreadable {
+pub(crate) enum Unreadable {
     Invalid,
     Broken(Broken),
+}
+
+impl Unreadable {
+    /// There was a message, and now there is none.
+    pub(crate) const DAMAGED: Self = Self::Broken(Broken::Damaged);
 }
 
 impl From<Damaged> for Unreadable {

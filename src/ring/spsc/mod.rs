@@ -58,34 +58,35 @@
 //! successor starts at `done` and knows that `[done, taking)` may have been seen before.
 
 #[cfg(not(loom))]
-mod chunk;
+pub(super) mod chunk;
 #[cfg(not(loom))]
-mod consumer;
-#[cfg(not(loom))]
-mod end;
-#[cfg(not(loom))]
-mod error;
-mod lines;
+pub(super) mod consumer;
+pub(super) mod lane;
+pub(super) mod lines;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(not(loom))]
 mod object;
 #[cfg(not(loom))]
 mod producer;
-mod rx;
+pub(super) mod rx;
+#[cfg(not(loom))]
+pub(super) mod sender;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod tx;
+pub(super) mod tx;
 
+#[cfg(not(loom))]
+pub use super::{Broken, Gone, PeerError, RecvError, SendError, TryRecvError, TrySendError};
 #[cfg(not(loom))]
 pub use chunk::{Iter, RecvChunk};
 #[cfg(not(loom))]
 pub use consumer::Consumer;
 #[cfg(not(loom))]
-pub use error::{Broken, Gone, PeerError, RecvError, SendError, TryRecvError, TrySendError};
-#[cfg(not(loom))]
 pub(crate) use object::rows;
 #[cfg(not(loom))]
 pub use object::{DEFAULT_CAPACITY, Options, Spsc, options};
 #[cfg(not(loom))]
-pub use producer::{Producer, SendChunk};
+pub use producer::Producer;
+#[cfg(not(loom))]
+pub use sender::SendChunk;

@@ -10,6 +10,8 @@ use crate::message::Message;
 use crate::object::raw::{Needs, Raw};
 use crate::object::{Kind, Object, Role, Shared};
 use crate::primitive::{AtomicU64, Ordering};
+use crate::ring::end::Place as End;
+use crate::ring::post::AfterClose;
 use crate::ring::spsc::{Consumer, Producer};
 use std::marker::PhantomData;
 use std::mem::offset_of;
@@ -17,10 +19,24 @@ use std::mem::offset_of;
 /// Slots that a ring has unless told otherwise.
 pub const DEFAULT_CAPACITY: u64 = 1024;
 
-/// Number of the producer's role.
-pub(super) const PRODUCER: u64 = 0;
-/// Number of the consumer's role.
-pub(super) const CONSUMER: u64 = 1;
+/// Where the producer's end stands.
+pub(super) const PRODUCER: End = End {
+    roles: 2,
+    mine: 0,
+    theirs: 1,
+    bell: 0,
+    closed: AfterClose::Nobody,
+    name: "producer",
+};
+/// Where the consumer's end stands.
+pub(super) const CONSUMER: End = End {
+    mine: 1,
+    theirs: 0,
+    bell: 1,
+    closed: AfterClose::WhoDrains,
+    name: "consumer",
+    ..PRODUCER
+};
 
 /// The head of a ring in a segment; the slots follow at the next multiple of 128 bytes.
 #[repr(C, align(128))]
@@ -51,12 +67,14 @@ unsafe impl InSegment for Head {}
 #[must_use = "options do nothing until a ring is constructed with them"]
 pub struct Options {
     capacity: u64,
+    start: u64,
 }
 
 /// Options for a ring: 1,024 slots unless told otherwise.
 pub fn options() -> Options {
     Options {
         capacity: DEFAULT_CAPACITY,
+        start: 0,
     }
 }
 
@@ -70,6 +88,13 @@ impl Options {
     /// At least so many slots; rounded up to a power of two, at least 2 and at most 2^32.
     pub fn capacity(mut self, slots: u64) -> Self {
         self.capacity = slots;
+        self
+    }
+
+    /// The number of the first message: what [`Producer::position`] says of the new ring. 0 unless told otherwise. A ring
+    /// that replaces another can go on counting where that one stopped.
+    pub fn start_position(mut self, position: u64) -> Self {
+        self.start = position;
         self
     }
 }
@@ -147,6 +172,7 @@ impl<T: Message> Raw for Spsc<T> {
         let head: &Head = region.get(0).ok_or(std::io::ErrorKind::InvalidData)?;
         head.capacity.store(rounded(&options), Ordering::Relaxed);
         head.slot.store(size_of::<T>() as u64, Ordering::Relaxed);
+        head.lines.start_at(options.start);
         Ok(())
     }
 
@@ -209,7 +235,8 @@ impl<T: Message> Shared<Spsc<T>> {
     ///
     /// # Errors
     ///
-    /// As for [`producer`](Self::producer).
+    /// As for [`producer`](Self::producer). But a closed ring can be taken, to
+    /// drain it, unless a producer lives who may still take back what it sent too late.
     ///
     /// # Owner death
     ///

@@ -157,6 +157,23 @@ impl<T: Copy> Rx<T> {
         Ok(Some(self.place.spans(self.done, count)))
     }
 
+    /// The bytes of the next message, which counts as looked at and stays until it is released; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_recv`](Self::try_recv).
+    pub(crate) fn peek(&mut self) -> Result<Option<MaybeUninit<T>>, Damaged> {
+        if self.read(1)?.is_none() {
+            return Ok(None);
+        }
+        // SAFETY: the position is below `seen`, so the slot is readable until `done` passes it.
+        let value = self
+            .place
+            .slot(self.done)
+            .with(|slot| unsafe { slot.read() });
+        Ok(Some(value))
+    }
+
     /// Takes the first `count` of the messages that were read; 0 changes nothing. More than were
     /// read are never released.
     #[inline(always)]
@@ -177,9 +194,40 @@ impl<T: Copy> Rx<T> {
         }
     }
 
+    /// Whether there is a message; looks how far the producer is if none is known, and never waits before that.
+    ///
+    /// # Errors
+    ///
+    /// [`Damaged`] if the producer's cursor is impossible.
+    #[inline]
+    pub(crate) fn is_ready(&mut self) -> Result<bool, Damaged> {
+        if self.waiting() == 0 {
+            self.see()?;
+        }
+        Ok(self.waiting() != 0)
+    }
+
+    /// Looks how far the producer is, and never waits before that.
+    ///
+    /// # Errors
+    ///
+    /// [`Damaged`] if the producer's cursor is impossible.
+    #[inline]
+    pub(crate) fn see(&mut self) -> Result<(), Damaged> {
+        let line = &self.place.lines().producer;
+        // ORDERING(spsc.tail): Acquire. As in `Look::look`.
+        let tail = line.tail.load(sync("spsc.tail", Acquire));
+        let waiting = tail.wrapping_sub(self.done);
+        if waiting > self.place.capacity() || waiting < self.waiting() as u64 {
+            return Err(Damaged);
+        }
+        self.seen = tail;
+        Ok(())
+    }
+
     /// Messages known to be there without another look.
     #[inline(always)]
-    fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.seen.wrapping_sub(self.done) as usize
     }
 
@@ -325,16 +373,16 @@ impl<T: Copy> Rx<T> {
     }
 
     /// The position of the next message: how many have been taken since the ring was made.
+    #[inline(always)]
     pub(crate) fn position(&self) -> u64 {
         self.done
     }
 
-    /// Leaves the side at rest for a successor: nothing is marked as possibly repeated.
+    /// Leaves the side at rest for a successor. What was looked at and not taken stays marked: the next one is told, too,
+    /// whoever looked.
     pub(crate) fn leave(&mut self) {
         self.release_head();
-        self.looked_at = 0;
-        // ORDERING(spsc.taking): Release. Read by the successor.
-        self.place.lines().consumer.taking.store(self.done, Release);
+        self.store_taking(self.looked_at);
     }
 }
 

@@ -154,17 +154,17 @@ impl<T: Copy> Tx<T> {
         }
     }
 
-    /// Takes the newest message back, in a ring whose consumer is gone for good; false if it was taken before.
-    pub(crate) fn withdraw_one(&mut self) -> bool {
+    /// Takes back those of the `count` newest messages that have not been taken, in a lane whose consumer takes no more;
+    /// says how many.
+    pub(crate) fn withdraw(&mut self, count: usize) -> usize {
         let line = &self.place.lines().consumer;
         // ORDERING(spsc.done): Acquire. The consumer's last word; pairs with the store in `Rx::advance`.
-        if line.done.load(Acquire) == self.tail {
-            return false;
-        }
-        self.tail = self.tail.wrapping_sub(1);
+        let waiting = self.tail.wrapping_sub(line.done.load(Acquire));
+        let back = (count as u64).min(waiting);
+        self.tail = self.tail.wrapping_sub(back);
         // Relaxed: nobody reads the slots any more.
         self.place.lines().producer.tail.store(self.tail, Relaxed);
-        true
+        back as usize
     }
 
     /// Slots known to be free without another look.
@@ -240,6 +240,35 @@ impl<T: Copy> Tx<T> {
         } else {
             Err(Damaged)
         }
+    }
+
+    /// The position of the oldest message that has not been taken; what the consumer did with those before it is visible.
+    ///
+    /// # Errors
+    ///
+    /// [`Damaged`] if the consumer's cursor is impossible.
+    pub(crate) fn oldest(&self) -> Result<u64, Damaged> {
+        // ORDERING(spsc.done): Acquire. What the consumer wrote before it took the messages below; pairs with the store in
+        // `Rx::advance`.
+        let done = self
+            .place
+            .lines()
+            .consumer
+            .done
+            .load(sync("spsc.done", Acquire));
+        if self.tail.wrapping_sub(done) <= self.place.capacity() {
+            Ok(done)
+        } else {
+            Err(Damaged)
+        }
+    }
+
+    /// The bytes of a message that was sent and has not been taken.
+    pub(crate) fn sent(&self, position: u64) -> MaybeUninit<T> {
+        // SAFETY: the slot's bytes are initialised, and only this side writes them.
+        self.place
+            .slot(position)
+            .with(|slot| unsafe { slot.read() })
     }
 
     /// The number of slots.

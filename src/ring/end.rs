@@ -1,18 +1,16 @@
-//! What both ends of a ring have in common: the role they hold, the peer they look at, and how they wait.
+//! What an end has that faces one other: the role it holds, the peer it looks at, and how it waits.
 //!
-//! Fences in the references to the two roles and to the peer's life word, which the handle keeps mapped.
+//! Fences in the references to three roles and to the peer's life word, which the handle keeps mapped.
 #![allow(unsafe_code)]
 
 use super::error::{Broken, Gone, PeerError};
-use super::object::Spsc;
-use crate::error::{Error, Result};
+use super::post::{AfterClose, Post};
+use crate::error::Result;
 use crate::layout::Tag;
-use crate::message::Message;
-use crate::object::{Held, Role, Shared};
+use crate::object::{Held, Object, Role, Shared};
 use crate::participant::Attachment;
 use crate::primitive::{AtomicU32, pause};
 use crate::sys::clock::{Deadline, monotonic_ns};
-use crate::sys::fork;
 use crate::wait::{self, Event, Look, Peer, Waiting};
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -24,19 +22,35 @@ const PATIENCE: Duration = Duration::from_micros(50);
 const POLLS: u32 = 1024;
 
 /// One end of a ring: who we are, and what we know of who is at the other one.
-pub(super) struct End<T: Message> {
-    post: Post<T>,
+pub(super) struct End<O: Object> {
+    seat: Seat<O>,
     known: Known,
 }
 
-/// The end's place in the segment.
-struct Post<T: Message> {
-    ring: Shared<Spsc<T>>,
-    mine: NonNull<Role>,
+/// Which roles an end is about, by number.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// How many roles the ring has.
+    pub(super) roles: u64,
+    /// The role it holds.
+    pub(super) mine: u64,
+    /// Its peer's, on whose event word the peer sleeps.
+    pub(super) theirs: u64,
+    /// The role on whose event word this end sleeps: its own, or one that it has in common with others.
+    pub(super) bell: u64,
+    /// Whether it may be taken when the ring is closed.
+    pub(super) closed: AfterClose,
+    /// What people call the role it holds.
+    pub(super) name: &'static str,
+}
+
+/// The end's place in the segment, with the roles that are looked at for each message.
+struct Seat<O: Object> {
+    post: Post<O>,
     theirs: NonNull<Role>,
-    tag: Tag,
-    /// The process image that took the end; see [`fork::incarnation`].
-    home: u64,
+    bell: NonNull<Role>,
+    /// Whether others sleep on the same word.
+    crowd: bool,
 }
 
 /// What the end remembers of its peers.
@@ -58,107 +72,87 @@ struct Known {
 
 // SAFETY: the roles and life words are shared atomics; an end belongs to a process, not to a thread, and is used by one
 // at a time.
-unsafe impl<T: Message> Send for End<T> {}
+unsafe impl<O: Object> Send for End<O> {}
 
-impl<T: Message> End<T> {
-    /// Takes role number `mine` of the ring.
-    pub(super) fn take(ring: &Shared<Spsc<T>>, mine: u64, name: &'static str) -> Result<Self> {
-        let attachment = ring.attachment();
-        let tag = attachment.require_tag()?;
-        let role = |number: u64| ring.region().get::<Role>(number * size_of::<Role>() as u64);
-        let (Some(own), Some(other)) = (role(mine), role(1 - mine)) else {
-            return Err(Error::Damaged {
-                name: ring.segment_name().to_owned(),
-                what: "roles of a ring",
-            });
-        };
-        if Event::new(&own.event).is_closed() || Event::new(&other.event).is_closed() {
-            return Err(Error::Closed {
-                object: ring.name().to_owned(),
-            });
+impl<O: Object> End<O> {
+    /// Takes the role `place.mine` of the ring.
+    pub(super) fn take(ring: &Shared<O>, place: Place) -> Result<Self> {
+        let mut post = Post::open(ring, place.roles)?;
+        for bell in [place.bell, place.theirs] {
+            post.admit(bell, place.theirs..place.theirs + 1, place.closed)?;
         }
         // Before the role is ours, so that no publication of ours can be missed.
-        wait::prepare_publisher(Event::new(&other.event));
-        loop {
-            let seen = own.held();
-            if let Held::By(holder) = seen {
-                // The holder's line tells its own process the truth: a role of ours is taken.
-                if holder == tag || !is_proved_dead(attachment, holder) {
-                    let (object, pid) = (ring.name().to_owned(), attachment.pid(holder));
-                    return Err(Error::RoleTaken {
-                        object,
-                        role: name,
-                        pid,
-                    });
-                }
-            }
-            if own.take(seen, tag) {
-                break;
-            }
-        }
+        wait::prepare_publisher(post.event(place.theirs));
+        post.take(place.mine, place.name)?;
         // The peer may wait for somebody to come.
-        Event::new(&other.event).alert();
+        post.event(place.theirs).alert();
         Ok(Self {
-            post: Post {
-                ring: ring.clone(),
-                mine: own.into(),
-                theirs: other.into(),
-                tag,
-                home: fork::incarnation(),
+            seat: Seat {
+                theirs: post.role(place.theirs).into(),
+                bell: post.role(place.bell).into(),
+                crowd: place.bell != place.mine,
+                post,
             },
             known: Known::default(),
         })
     }
 
-    pub(super) fn ring(&self) -> &Shared<Spsc<T>> {
-        &self.post.ring
+    /// Has this end sleep in slices: others than its peer, who may die too, wake it.
+    pub(super) fn in_slices(mut self) -> Self {
+        self.seat.crowd = true;
+        self
+    }
+
+    pub(super) fn ring(&self) -> &Shared<O> {
+        self.seat.post.ring()
     }
 
     /// Whether this process took the end; a forked child did not.
     #[inline(always)]
     pub(super) fn check_home(&self) -> Result<(), Broken> {
-        if fork::is_incarnation(self.post.home) {
-            Ok(())
-        } else {
-            Err(Broken::NotAttached)
-        }
+        self.seat.post.check_home()
     }
 
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
-        self.post.is_closed()
+        self.seat.is_closed()
     }
 
     /// Wakes the peer if it sleeps. After each step that it may wait for.
     #[inline(always)]
     pub(super) fn notify(&self) {
-        self.post.event_of_theirs().notify();
+        self.seat.event_of_theirs().notify();
+    }
+
+    /// Where the peer sleeps.
+    #[inline(always)]
+    pub(super) fn event_of_theirs(&self) -> Event<'_> {
+        self.seat.event_of_theirs()
     }
 
     /// Whether the step just made wants [`attend`](Self::attend): the peer sleeps, or has closed the ring.
     #[inline(always)]
     pub(super) fn wants_attention(&self) -> bool {
-        self.post.event_of_theirs().wants_attention()
+        self.seat.event_of_theirs().wants_attention()
     }
 
     /// Wakes the peer if it sleeps; whether the ring is closed.
     #[cold]
     #[inline(never)]
     pub(super) fn attend(&self) -> bool {
-        self.post.event_of_theirs().attend();
-        self.post.is_closed()
+        self.seat.event_of_theirs().attend();
+        self.seat.is_closed()
     }
 
     /// Closes the ring for both ends, for good.
     pub(super) fn close(&self) {
-        Event::new(&self.post.mine().event).close();
-        self.post.event_of_theirs().close();
+        self.seat.post.close();
     }
 
     /// Gives the role back and tells the peer.
     pub(super) fn leave(&self) {
-        if self.post.mine().leave(self.post.tag) {
-            self.post.event_of_theirs().alert();
+        if self.seat.post.leave() {
+            self.seat.event_of_theirs().alert();
         }
     }
 
@@ -166,8 +160,8 @@ impl<T: Message> End<T> {
     /// now and then, so that polling for ever finds a death too.
     #[inline]
     pub(super) fn gone_now(&mut self) -> Option<Gone> {
-        let Self { post, known } = self;
-        if known.quiet == Some(post.theirs().held()) && !post.is_closed() && !known.is_marked() {
+        let Self { seat, known } = self;
+        if known.quiet == Some(seat.theirs().held()) && !seat.is_closed() && !known.is_marked() {
             known.polls += 1;
             if known.polls < POLLS {
                 return None;
@@ -179,22 +173,22 @@ impl<T: Message> End<T> {
     #[cold]
     #[inline(never)]
     fn ask_now(&mut self) -> Option<Gone> {
-        let Self { post, known } = self;
-        let held = post.theirs().held();
+        let Self { seat, known } = self;
+        let held = seat.theirs().held();
         if known.quiet != Some(held) {
             known.quiet = Some(held);
-            known.life = post.life_of(held).map(NonNull::from);
+            known.life = seat.life_of(held).map(NonNull::from);
             known.asked = 0;
         }
         known.polls = 0;
         let now = monotonic_ns();
-        let slice = post.attachment().slice().as_nanos() as u64;
+        let slice = seat.attachment().slice().as_nanos() as u64;
         let ask = known.is_marked() || now.saturating_sub(known.asked) > slice;
         let look = if ask { Look::Proof } else { Look::Poll };
         if ask {
             known.asked = now;
         }
-        let gone = post.gone(known, look);
+        let gone = seat.gone(known, look);
         if gone.is_some() {
             // Whoever asks again hears it again, if it is to be told again.
             known.quiet = None;
@@ -210,31 +204,43 @@ impl<T: Message> End<T> {
         deadline: Option<Deadline>,
         mut act: impl FnMut() -> Option<R>,
     ) -> Option<Result<R, Gone>> {
-        let Self { post, known } = self;
+        self.wait_looking(deadline, |_| act())
+    }
+
+    /// As [`wait`](Self::wait); `act` is told when to ask for the proofs of others' deaths, if it has any use for them.
+    pub(super) fn wait_looking<R>(
+        &mut self,
+        deadline: Option<Deadline>,
+        mut act: impl FnMut(Look) -> Option<R>,
+    ) -> Option<Result<R, Gone>> {
+        let Self { seat, known } = self;
         loop {
-            let peer = post.theirs().held();
-            if let Some(gone) = post.gone(known, Look::Again) {
+            let peer = seat.theirs().held();
+            if let Some(gone) = seat.gone(known, Look::Again) {
                 // What it did before it went still counts.
-                return Some(act().ok_or(gone));
+                return Some(act(Look::Proof).ok_or(gone));
             }
-            let waiting = post.waiting(known, peer);
+            let waiting = seat.waiting(known, peer);
             let outcome = wait::until(&waiting, deadline, |look| {
-                if let Some(done) = act() {
+                if let Some(done) = act(look) {
                     return Some(Some(Ok(done)));
                 }
-                if post.has_changed(peer) {
+                if seat.has_changed(peer) {
                     // Somebody took the other end, or left it: what to wait for is another matter now.
                     return Some(None);
                 }
                 if look != Look::Proof {
                     return None;
                 }
-                post.prove(known, peer, deadline, &mut act).map(Some)
+                let mut act = || act(Look::Proof);
+                seat.prove(known, peer, deadline, &mut act).map(Some)
             });
             match outcome {
                 Some(Some(answer)) => return Some(answer),
                 Some(None) if deadline.is_some_and(Deadline::passed) => {
-                    return post.gone(known, Look::Again).map(|gone| act().ok_or(gone));
+                    return seat
+                        .gone(known, Look::Again)
+                        .map(|gone| act(Look::Proof).ok_or(gone));
                 }
                 Some(None) => {}
                 None => return None,
@@ -246,14 +252,14 @@ impl<T: Message> End<T> {
     pub(super) fn wait_for_peer(&self, timeout: Option<Duration>) -> Result<(), PeerError> {
         self.check_home()?;
         let deadline = timeout.map(Deadline::after);
-        let post = &self.post;
+        let seat = &self.seat;
         loop {
-            let seen = post.theirs().held();
+            let seen = seat.theirs().held();
             let present = |held| match held {
-                Held::By(tag) => !post.attachment().is_dead(tag),
+                Held::By(tag) => !seat.attachment().is_dead(tag),
                 _ => false,
             };
-            if post.is_closed() {
+            if seat.is_closed() {
                 return Err(PeerError::Closed);
             }
             if present(seen) {
@@ -263,46 +269,29 @@ impl<T: Message> End<T> {
                 return Err(PeerError::TimedOut);
             }
             let waiting = Waiting {
-                event: Event::new(&post.mine().event),
+                event: seat.event_of_ours(),
                 peer: None,
-                long_slice: post.attachment().long_slice(),
-                slice: post.attachment().slice(),
-                crowd: false,
+                others: &[],
+                long_slice: seat.attachment().long_slice(),
+                slice: seat.attachment().slice(),
+                crowd: seat.crowd,
             };
             let limit = deadline.unwrap_or(Deadline::at(u64::MAX));
             wait::until(&waiting, Some(limit), |_| {
-                post.has_changed(seen).then_some(())
+                seat.has_changed(seen).then_some(())
             });
         }
     }
 }
 
-/// Whether `holder` is dead, on proof; one that the kernel has marked is given a slice to finish dying.
-fn is_proved_dead(attachment: &Attachment, holder: Tag) -> bool {
-    let marked = attachment
-        .life(holder)
-        .is_some_and(|life| Peer { life }.is_marked());
-    if marked {
-        attachment.prove(holder, Deadline::after(attachment.slice()))
-    } else {
-        attachment.is_dead(holder)
-    }
-}
-
-impl<T: Message> Post<T> {
+impl<O: Object> Seat<O> {
     fn attachment(&self) -> &Attachment {
-        self.ring.attachment()
-    }
-
-    #[inline(always)]
-    fn mine(&self) -> &Role {
-        // SAFETY: bounded when the end was taken, and mapped while `ring` is held.
-        unsafe { self.mine.as_ref() }
+        self.post.attachment()
     }
 
     #[inline(always)]
     fn theirs(&self) -> &Role {
-        // SAFETY: as in `mine`.
+        // SAFETY: one of the post's roles, which are mapped while the post is.
         unsafe { self.theirs.as_ref() }
     }
 
@@ -311,7 +300,12 @@ impl<T: Message> Post<T> {
         Event::new(&self.theirs().event)
     }
 
-    /// A closer marks both words, ours first or theirs first: one of them is enough.
+    fn event_of_ours(&self) -> Event<'_> {
+        // SAFETY: as in `theirs`.
+        Event::new(unsafe { &self.bell.as_ref().event })
+    }
+
+    /// A closer marks every event word of the ring: one of them is enough.
     #[inline]
     fn is_closed(&self) -> bool {
         self.event_of_theirs().is_closed()
@@ -338,15 +332,16 @@ impl<T: Message> Post<T> {
         let life = self.life_of(peer).filter(|_| !told);
         let blind = life.is_none() && matches!(peer, Held::By(_));
         Waiting {
-            event: Event::new(&self.mine().event),
+            event: self.event_of_ours(),
             peer: life.map(|life| Peer { life }),
+            others: &[],
             long_slice: if blind {
                 attachment.slice()
             } else {
                 attachment.long_slice()
             },
             slice: attachment.slice(),
-            crowd: false,
+            crowd: self.crowd,
         }
     }
 
