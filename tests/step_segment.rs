@@ -4,12 +4,13 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tombolo::ring::spsc::{self, Producer, Spsc};
 use tombolo::sync::{AtomicU64, Mutex};
 use tombolo::{Error, Options, Segment, Shared};
-use tombolo_kit::{Outcome, Stepper, harness};
+use tombolo_kit::{Meeting, Outcome, Stepper, harness};
 
-/// Every seventh instruction, and those beside system calls; `TOMBOLO_KIT_STRIDE=1` visits them all, for some minutes.
-const STRIDE: u64 = 7;
+/// Every nineteenth instruction, and those beside system calls; `TOMBOLO_KIT_STRIDE=1` visits them all, for some minutes.
+const STRIDE: u64 = 19;
 
 /// One name for a test and all the processes it forks: each test asks for it first, in a process of its own.
 fn name() -> &'static str {
@@ -188,6 +189,50 @@ fn take_over() {
     );
 }
 
+/// A participant with a role, which it has to have as long as it lives.
+struct Living(Option<(Segment, Producer<u64>)>);
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        let Some((segment, _)) = &self.0 else { return };
+        let people = segment.participants();
+        let own = people.iter().find(|p| p.is_this_process());
+        let roles = own.map(|p| p.roles());
+        assert_eq!(roles, Some(&["ring/0".to_owned()][..]), "{people:?}");
+    }
+}
+
+/// Two take a seat, one of them slowly: it has seen that a line's owner is dead, and the line has a new owner by now.
+fn overtaken_opener() {
+    name();
+    let report = Stepper::new("open, overtaken by one who takes the line and a role")
+        .stride(37 * STRIDE)
+        .arrange(|| {
+            clean();
+            let segment = options().create_new(name()).expect("created");
+            let ring = segment.construct::<Spsc<u64>>("ring", spsc::options().capacity(2));
+            drop(ring.expect("constructed"));
+        })
+        .run_pair(
+            Meeting::Pause,
+            (
+                || (),
+                |()| std::mem::forget(options().open(name()).expect("opened")),
+            ),
+            (
+                || Living(None),
+                |living| {
+                    let segment = options().open(name()).expect("opened");
+                    let ring = segment.find::<Spsc<u64>>("ring").expect("found");
+                    living.0 = Some((segment, ring.producer().expect("free")));
+                },
+            ),
+            |_| absent_or_complete(true),
+        );
+    clean();
+    report.assert_clean();
+}
+
 fn sweep() {
     step(
         "sweep of a dead one",
@@ -328,6 +373,10 @@ fn main() -> ExitCode {
         ("killed_leaver_changes_nothing", leave),
         ("killed_last_leaver_leaves_nothing_that_stays", leave_last),
         ("killed_take_over_of_a_line_is_taken_over", take_over),
+        (
+            "overtaken_opener_does_not_bury_the_living",
+            overtaken_opener,
+        ),
         ("killed_sweep_leaves_all_or_nothing", sweep),
         ("killed_unlink_leaves_all_or_nothing", unlink),
         ("killed_constructor_leaves_nothing_or_an_object", construct),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each target uses a part")]
 
+pub mod shapes;
+
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::hint::black_box;
 use std::os::unix::fs::{FileExt, PermissionsExt};
