@@ -319,3 +319,38 @@ fn alphabet_goes_over_whoever_is_first() {
         assert!(!left.exists(), "{} was left", left.display());
     }
 }
+
+#[test]
+fn newest_frame_tears_nothing_and_gets_back_what_a_dead_viewer_held() {
+    let frames = if cfg!(debug_assertions) { "20" } else { "300" };
+    let out = run("newest_frame", &["--frames", frames]);
+    assert!(out.contains("the hoarder held 3 frames"));
+    assert_eq!(out.matches(&format!("the last is {frames}")).count(), 2);
+    assert!(out.contains("none torn"));
+}
+
+#[test]
+fn log_collector_loses_nothing_that_was_acknowledged() {
+    let out = run("log_collector", &[]);
+    assert_eq!(out.matches(", killed: ").count(), 3);
+    assert_eq!(out.matches("done: 2000 lines acknowledged").count(), 5);
+    assert!(out.contains("none torn, none lost"));
+}
+
+#[test]
+fn work_queue_is_complete_though_a_worker_is_killed() {
+    let out = run("work_queue", &[]);
+    assert!(out.contains("was killed in the middle of job 7"));
+    assert!(out.contains("did job 7, redelivered 1"));
+    assert!(out.contains("78498 primes below 1000000"));
+}
+
+#[test]
+fn weather_broadcast_disturbs_nobody_and_counts_what_was_missed() {
+    let out = run("weather_broadcast", &[]);
+    assert!(out.contains("quick: 40 seen, 0 missed"));
+    assert!(out.contains("late: 35 seen, 0 missed"));
+    assert!(out.contains("slow: 8 seen, 27 missed"));
+    assert!(out.contains("doomed: signal: 9"));
+    assert!(out.contains("every display saw what it should"));
+}
