@@ -8,9 +8,12 @@ use std::time::Duration;
 use crate::drive;
 use crate::hand::{Bell, Hand, Line, NONE, PAIR, WORDS};
 use crate::harness::{Arena, Numbers, Run, run_pair, run_threads};
+use crate::large::{Pool, Records};
+use crate::many;
 use crate::ours::Tombolo;
 use crate::queue::{Queue, Receiver, Sender};
 use crate::system;
+use crate::work;
 
 /// Slots in the rings of small messages.
 const CAPACITY: usize = 4096;
@@ -145,6 +148,36 @@ fn in_place<Q: Queue<[u64; WORDS]>, const WORDS: usize, const SLOTS: usize, cons
     stream::<[u64; WORDS], Q>(SLOTS, drive::recv_in_place::<WORDS, TOUCH>, |tx| {
         drive::send_in_place::<WORDS, TOUCH>(tx, time)
     })
+}
+
+/// Large messages there and back, written and read in place.
+fn trip_in_place<Q: Queue<[u64; WORDS]>, const WORDS: usize, const SLOTS: usize>(
+    time: Duration,
+) -> Measured {
+    let bytes = Q::bytes(SLOTS).next_multiple_of(4096);
+    let arena = Arena::new(2 * bytes);
+    let (there, back) = (arena.ground(0), arena.ground(bytes));
+    percentiles(&run_pair(
+        &arena,
+        || {
+            // SAFETY: each queue has its part of the arena, which outlives the sides.
+            let mut tx = unsafe { Q::sender(&there, SLOTS) };
+            // SAFETY: as above.
+            let mut rx = unsafe { Q::receiver(&back, SLOTS) };
+            tx.meet();
+            rx.meet();
+            drive::trips_in_place(&mut tx, &mut rx, time)
+        },
+        || {
+            // SAFETY: as above.
+            let mut rx = unsafe { Q::receiver(&there, SLOTS) };
+            // SAFETY: as above.
+            let mut tx = unsafe { Q::sender(&back, SLOTS) };
+            tx.meet();
+            rx.meet();
+            drive::echo_in_place(&mut tx, &mut rx);
+        },
+    ))
 }
 
 /// Two rings, one there and one back.
@@ -396,6 +429,99 @@ pub(crate) fn all() -> Vec<Cell> {
             ],
         },
         Cell {
+            name: "mpsc-at-once",
+            rows: &[("mpsc 8 B, 2 producers at the same moment", PerSecond)],
+            entrants: vec![
+                entrant(
+                    "shared ring, exchange",
+                    Limit,
+                    many::at_once::<many::Claimed<false>>,
+                ),
+                entrant(
+                    "shared ring, ticket",
+                    Limit,
+                    many::at_once::<many::Claimed<true>>,
+                ),
+                entrant("tombolo", Ours, many::at_once::<many::Tombolo<false>>),
+            ],
+        },
+        Cell {
+            name: "mpsc-in-turn",
+            rows: &[(
+                "mpsc 8 B, 2 producers and the consumer on 2 processors",
+                PerSecond,
+            )],
+            entrants: vec![
+                entrant(
+                    "shared ring, exchange",
+                    Limit,
+                    many::stream::<many::Claimed<false>>,
+                ),
+                entrant(
+                    "shared ring, ticket",
+                    Limit,
+                    many::stream::<many::Claimed<true>>,
+                ),
+                entrant("tombolo", Ours, many::stream::<many::Tombolo<false>>),
+                entrant(
+                    "tombolo, waiting",
+                    Other,
+                    many::stream::<many::Tombolo<true>>,
+                ),
+            ],
+        },
+        Cell {
+            name: "mpmc-1x1",
+            rows: &[("mpmc 8 B, 1 to 1", PerSecond)],
+            entrants: vec![
+                entrant("Vyukov, unsafe", Limit, work::stream::<work::Vyukov, 1, 1>),
+                entrant(
+                    "tombolo, copies",
+                    Ours,
+                    work::stream::<work::Tombolo<false>, 1, 1>,
+                ),
+                entrant(
+                    "tombolo, deliveries",
+                    Other,
+                    work::stream::<work::Tombolo<true>, 1, 1>,
+                ),
+            ],
+        },
+        Cell {
+            name: "mpmc-2x1",
+            rows: &[("mpmc 8 B, 2 to 1", PerSecond)],
+            entrants: vec![
+                entrant("Vyukov, unsafe", Limit, work::stream::<work::Vyukov, 2, 1>),
+                entrant(
+                    "tombolo, copies",
+                    Ours,
+                    work::stream::<work::Tombolo<false>, 2, 1>,
+                ),
+                entrant(
+                    "tombolo, deliveries",
+                    Other,
+                    work::stream::<work::Tombolo<true>, 2, 1>,
+                ),
+            ],
+        },
+        Cell {
+            name: "mpmc-2x2",
+            rows: &[("mpmc 8 B, 2 to 2", PerSecond)],
+            entrants: vec![
+                entrant("Vyukov, unsafe", Limit, work::stream::<work::Vyukov, 2, 2>),
+                entrant(
+                    "tombolo, copies",
+                    Ours,
+                    work::stream::<work::Tombolo<false>, 2, 2>,
+                ),
+                entrant(
+                    "tombolo, deliveries",
+                    Other,
+                    work::stream::<work::Tombolo<true>, 2, 2>,
+                ),
+            ],
+        },
+        Cell {
             name: "create",
             rows: &[("create a 1 MiB segment", Nanoseconds)],
             entrants: vec![
@@ -496,6 +622,8 @@ pub(crate) fn all() -> Vec<Cell> {
                 entrant("hand cached", Limit, in_place::<Cached, 8192, 8, true>),
                 entrant("hand lazy4", Limit, in_place::<Lazy4, 8192, 8, true>),
                 entrant("tombolo", Ours, in_place::<Tombolo, 8192, 8, true>),
+                entrant("tombolo frames", Ours, in_place::<Pool, 8192, 8, true>),
+                entrant("tombolo bytes", Other, in_place::<Records, 8192, 8, true>),
             ],
         },
         Cell {
@@ -505,6 +633,96 @@ pub(crate) fn all() -> Vec<Cell> {
                 entrant("hand cached", Limit, in_place::<Cached, 8192, 8, false>),
                 entrant("hand lazy4", Limit, in_place::<Lazy4, 8192, 8, false>),
                 entrant("tombolo", Ours, in_place::<Tombolo, 8192, 8, false>),
+                entrant("tombolo frames", Ours, in_place::<Pool, 8192, 8, false>),
+                entrant("tombolo bytes", Other, in_place::<Records, 8192, 8, false>),
+            ],
+        },
+        Cell {
+            name: "1m",
+            rows: &[("1 MiB in place, all bytes touched", PerSecond)],
+            entrants: vec![
+                entrant(
+                    "hand lazy4, 4 slots",
+                    Limit,
+                    in_place::<Lazy4, 131_072, 4, true>,
+                ),
+                entrant(
+                    "tombolo spsc, 4 slots",
+                    Other,
+                    in_place::<Tombolo, 131_072, 4, true>,
+                ),
+                entrant(
+                    "tombolo bytes",
+                    Other,
+                    in_place::<Records, 131_072, 4, true>,
+                ),
+                entrant(
+                    "tombolo frames, 4 buffers",
+                    Ours,
+                    in_place::<Pool, 131_072, 4, true>,
+                ),
+            ],
+        },
+        Cell {
+            name: "1m-trip",
+            rows: &[
+                (
+                    "1 MiB in place, round trip, all bytes touched, p50",
+                    Nanoseconds,
+                ),
+                ("the same, p99", Nanoseconds),
+            ],
+            entrants: vec![
+                entrant(
+                    "hand lazy4, 1 slot",
+                    Other,
+                    trip_in_place::<Lazy4, 131_072, 1>,
+                ),
+                entrant(
+                    "hand lazy4, 4 slots",
+                    Limit,
+                    trip_in_place::<Lazy4, 131_072, 4>,
+                ),
+                entrant(
+                    "tombolo spsc, 4 slots",
+                    Other,
+                    trip_in_place::<Tombolo, 131_072, 4>,
+                ),
+                entrant("tombolo bytes", Other, trip_in_place::<Records, 131_072, 4>),
+                entrant(
+                    "tombolo frames, 4 buffers",
+                    Ours,
+                    trip_in_place::<Pool, 131_072, 4>,
+                ),
+            ],
+        },
+        Cell {
+            name: "64k-trip",
+            rows: &[
+                (
+                    "64 KiB in place, round trip, all bytes touched, p50",
+                    Nanoseconds,
+                ),
+                ("the same, p99", Nanoseconds),
+            ],
+            entrants: vec![
+                entrant("hand lazy4, 1 slot", Other, trip_in_place::<Lazy4, 8192, 1>),
+                entrant(
+                    "hand lazy4, 8 slots",
+                    Limit,
+                    trip_in_place::<Lazy4, 8192, 8>,
+                ),
+                entrant(
+                    "tombolo spsc, 8 slots",
+                    Other,
+                    trip_in_place::<Tombolo, 8192, 8>,
+                ),
+                entrant("tombolo bytes", Other, trip_in_place::<Records, 8192, 8>),
+                entrant(
+                    "tombolo frames, 8 buffers",
+                    Ours,
+                    trip_in_place::<Pool, 8192, 8>,
+                ),
             ],
         },
     ]

@@ -175,6 +175,15 @@ pub(crate) fn pin(cpu: usize) {
     sched_setaffinity(Pid::from_raw(0), &set).expect("two processors to pin to");
 }
 
+/// Lets this thread run on both processors again.
+pub(crate) fn unpin() {
+    let mut set = CpuSet::new();
+    for cpu in [0, 1] {
+        set.set(cpu).expect("a valid processor");
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).expect("two processors to run on");
+}
+
 fn run_delay() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split_whitespace()

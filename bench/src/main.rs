@@ -12,10 +12,13 @@ mod cells;
 mod drive;
 mod hand;
 mod harness;
+mod large;
+mod many;
 mod ours;
 mod queue;
 mod report;
 mod system;
+mod work;
 
 /// A bare round trip below this many ns means that both processors are on one core.
 const ONE_CORE: f64 = 120.0;

@@ -7,6 +7,45 @@ use crate::cells::{Cell, Role, Unit};
 /// `values[entrant][round][row]` of one cell.
 pub(crate) type Values = Vec<Vec<Vec<f64>>>;
 
+/// What tombolo is to reach, as a ratio to the limit: at least that where more is better, else at most. By the name of the
+/// cell and the number of the row. `1m-trip` is 1.5 times ahead of a ring of buffers, which is the limit there.
+const GOALS: &[(&str, usize, f64)] = &[
+    ("round-trip", 0, 1.10),
+    ("round-trip", 1, 1.6),
+    ("blocking-trip", 0, 1.1),
+    ("asleep-trip", 0, 1.1),
+    ("blocking-stream", 0, 0.6),
+    ("single", 0, 0.8),
+    ("batch", 0, 0.85),
+    ("mpsc-at-once", 0, 3.0),
+    ("mpsc-in-turn", 0, 3.0),
+    ("mpmc-1x1", 0, 0.9),
+    ("mpmc-2x1", 0, 0.9),
+    ("mpmc-2x2", 0, 0.9),
+    ("create", 0, 3.0),
+    ("attach", 0, 3.0),
+    ("lock", 0, 1.1),
+    ("contended-lock", 0, 1.0),
+    ("64", 0, 0.8),
+    ("1k", 0, 0.8),
+    ("64k", 0, 0.95),
+    ("64k-untouched", 0, 0.6),
+    ("1m-trip", 0, 1.0 / 1.5),
+];
+
+/// The goal of a row, and whether `ratio` reaches it.
+fn goal(cell: &str, row: usize, unit: Unit, ratio: f64) -> Option<String> {
+    let (_, _, goal) = GOALS
+        .iter()
+        .find(|(name, number, _)| *name == cell && *number == row)?;
+    let (sign, reached) = match unit {
+        Unit::PerSecond => (">=", ratio >= *goal),
+        Unit::Nanoseconds => ("<=", ratio <= *goal),
+    };
+    let verdict = if reached { "reached" } else { "missed" };
+    Some(format!("{sign} {goal:.2} {verdict}"))
+}
+
 /// Prints the rows of `cell`.
 pub(crate) fn print(cell: &Cell, values: &Values) {
     for (row, (title, unit)) in cell.rows.iter().enumerate() {
@@ -33,6 +72,7 @@ pub(crate) fn print(cell: &Cell, values: &Values) {
             "min",
             "max",
             "of the limit",
+            "goal",
             "worst round",
         ]);
         for (index, entrant) in cell.entrants.iter().enumerate() {
@@ -48,12 +88,17 @@ pub(crate) fn print(cell: &Cell, values: &Values) {
                 Role::Ours => " *",
                 Role::Other => "",
             };
+            let ratio = median(&all) / limit;
+            let goal = (entrant.role == Role::Ours)
+                .then(|| goal(cell.name, row, *unit, ratio))
+                .flatten();
             table.add_row([
                 format!("{}{mark}", entrant.name),
                 with_unit(median(&all), *unit),
                 with_unit(least, *unit),
                 with_unit(most, *unit),
-                format!("{:.2}", median(&all) / limit),
+                format!("{ratio:.2}"),
+                goal.unwrap_or_default(),
                 format!("{:.2}", worst / limit),
             ]);
         }
@@ -82,5 +127,28 @@ fn with_unit(value: f64, unit: Unit) -> String {
         Unit::PerSecond if value >= 1e8 => format!("{:.0} M/s", value / 1e6),
         Unit::PerSecond if value >= 1e6 => format!("{:.1} M/s", value / 1e6),
         Unit::PerSecond => format!("{:.1} k/s", value / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goals_are_those_of_rows_that_exist() {
+        let cells = crate::cells::all();
+        for (name, row, _) in GOALS {
+            let cell = cells.iter().find(|cell| cell.name == *name);
+            assert!(cell.is_some_and(|c| *row < c.rows.len()), "{name} {row}");
+        }
+    }
+
+    #[test]
+    fn goal_is_at_least_or_at_most_by_unit() {
+        let said = |unit, ratio| goal("round-trip", 0, unit, ratio).unwrap();
+        assert_eq!(said(Unit::Nanoseconds, 1.0), "<= 1.10 reached");
+        assert_eq!(said(Unit::Nanoseconds, 1.2), "<= 1.10 missed");
+        assert_eq!(said(Unit::PerSecond, 1.2), ">= 1.10 reached");
+        assert!(goal("alone", 0, Unit::Nanoseconds, 1.0).is_none());
     }
 }
