@@ -26,8 +26,10 @@ fn container(parent: &mut Parent) {
         parent.say(&format!("refused {error}"));
         return;
     }
+    // Quiet: it must not leave an unfinished line in the pipe that we write to, too.
     let mut first = Command::new(std::env::current_exe().unwrap())
         .args(["peer_entry", "--exact", "--nocapture", "--test-threads=1"])
+        .arg("--quiet")
         .env("TOMBOLO_KIT_PEER", "inside")
         .spawn()
         .unwrap();
