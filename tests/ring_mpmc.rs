@@ -726,6 +726,23 @@ fn closed_ring_is_drained_and_then_closed_for_good() {
 }
 
 #[test]
+fn successor_of_a_consumer_killed_in_a_closed_queue_does_its_work() {
+    let (segment, ring) = ring("mpmc-drain", 8);
+    let mut tx = ring.producer().unwrap();
+    tx.send_slice(&[1, 2]).unwrap();
+    tx.close();
+    let mut first = actor_at(&segment, "consumer");
+    assert_eq!(ask(&mut first, "hold"), "1");
+    first.kill();
+    let mut rx = ring.consumer().unwrap();
+    let again = rx.recv().unwrap();
+    assert_eq!((*again, again.redelivered()), (1, 1));
+    again.ack();
+    assert_eq!(rx.recv_copy(), Ok(2));
+    assert_eq!(rx.recv_copy(), Err(CLOSED));
+}
+
+#[test]
 fn close_loses_no_message_that_was_acknowledged() {
     for round in 0..if cfg!(debug_assertions) { 50 } else { 400 } {
         let (_segment, ring) = ring("mpmc-closing", 4);

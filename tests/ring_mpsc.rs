@@ -630,6 +630,25 @@ fn closed_ring_is_drained_and_then_closed_for_good() {
 }
 
 #[test]
+fn successor_of_a_consumer_killed_in_a_closed_ring_drains_every_lane() {
+    let (segment, ring) = ring::<u64>("mpsc-drain", 8);
+    let (mut tx, mut other) = (ring.producer().unwrap(), ring.producer().unwrap());
+    tx.send_slice(&[1, 2]).unwrap();
+    other.send_slice(&[3, 4]).unwrap();
+    tx.close();
+    drop(other);
+    let mut first = actor_at(&segment);
+    assert_eq!(ask(&mut first, "consumer"), "ok");
+    let taken: u64 = ask(&mut first, "recv").parse().unwrap();
+    first.kill();
+    let mut rx = ring.consumer().unwrap();
+    let mut all: Vec<u64> = rx.iter().chain([taken]).collect();
+    all.sort_unstable();
+    assert_eq!(all, [1, 2, 3, 4]);
+    assert_eq!(rx.recv(), Err(RecvError::Disconnected(Gone::Closed)));
+}
+
+#[test]
 fn nothing_can_be_sent_to_a_closed_ring() {
     let (mut tx, mut rx) = ends::<u64>("mpsc-closed-tx", 4);
     tx.send(1).unwrap();

@@ -615,6 +615,21 @@ fn closed_ring_is_drained_and_then_closed_for_good() {
 }
 
 #[test]
+fn successor_of_a_consumer_killed_in_a_closed_ring_drains_it() {
+    let (segment, ring) = ring::<u64>("ring-drain", 8);
+    let mut tx = ring.producer().unwrap();
+    tx.send_slice(&[1, 2, 3]).unwrap();
+    tx.close();
+    let mut first = actor_at(&segment);
+    assert_eq!(ask(&mut first, "consumer"), "ok");
+    assert_eq!(ask(&mut first, "recv"), "1");
+    first.kill();
+    let mut rx = ring.consumer().unwrap();
+    assert_eq!((rx.recv(), rx.recv()), (Ok(2), Ok(3)));
+    assert_eq!(rx.recv(), Err(RecvError::Disconnected(Gone::Closed)));
+}
+
+#[test]
 fn nothing_can_be_sent_to_a_closed_ring() {
     let (mut tx, mut rx) = ends::<u64>("ring-closed-tx", 4);
     tx.send(1).unwrap();

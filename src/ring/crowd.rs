@@ -313,6 +313,8 @@ struct Side<'a, O: Object> {
 
 impl<O: Object> Side<'_, O> {
     fn gone(&mut self, look: Look) -> Option<Gone> {
+        // A closer marks the roles in order, the bells first. By the time one of theirs is marked, whoever sends looks at a
+        // bell that says so, and nothing comes after the last look.
         if self.post.event(self.theirs.start).is_closed() {
             return Some(Gone::Closed);
         }
