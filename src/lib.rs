@@ -15,9 +15,16 @@
 //! | messages from one process to many | [`ring::broadcast::Broadcast`] | what was sent arrives everywhere; a dead consumer holds nobody |
 //! | the newest value of something | [`ring::latest::Latest`] | the last complete value stays |
 //! | data that several change | [`sync::Mutex`] | the next locker gets the data, and the cause |
+//! | data that many read and some change | [`sync::RwLock`] | a reader's share comes back; a writer's is as with the mutex |
+//! | a change of such data | [`sync::Condvar`] | all who wait look again |
+//! | a point that all reach together | [`sync::Barrier`] | the others are told who died |
+//! | something that has happened | [`sync::Event`] | a signal that it had not taken goes to another |
+//! | something made once | [`sync::Once`], [`sync::OnceCell`] | the next one starts again |
+//! | at most so many at a time | [`sync::Permits`] | its permits come back |
 //! | one number | [`sync::AtomicU64`] and its sisters | the last value stays |
 //! | waking, counting | [`sync::Semaphore`] | the count stays |
 //! | the same without a segment | [`sync::NamedSemaphore`] | the same; nobody is told |
+//! | memory and locks shared with programs in C | [`sysv`], [`Segment::open_foreign`], [`sync::ForeignMutex`] | told, if the lock is robust |
 //! | a record of your own | [`#[derive(Message)]`](derive@Message) on a struct | is whole or not there |
 //!
 //! # Example
@@ -92,10 +99,11 @@ mod primitive;
 pub mod ring;
 #[cfg(not(loom))]
 mod segment;
-#[cfg(not(loom))]
 pub mod sync;
 #[cfg(not(loom))]
 mod sys;
+#[cfg(not(loom))]
+pub mod sysv;
 mod wait;
 
 pub use error::{Error, Result};
@@ -104,22 +112,33 @@ pub use message::Message;
 pub use object::{Kind, Object, Shared};
 #[cfg(not(loom))]
 pub use segment::{
-    CommandSegment, DEFAULT_OBJECTS, DEFAULT_PARTICIPANTS, DEFAULT_SIZE, Death, Deaths, Life,
-    Listed, ObjectInfo, Options, Participant, Segment, Stat, Sweep, Swept,
+    CommandSegment, DEFAULT_OBJECTS, DEFAULT_PARTICIPANTS, DEFAULT_SIZE, Death, Deaths, Foreign,
+    Life, Listed, ObjectInfo, Options, Participant, Segment, Stat, Sweep, Swept,
 };
 #[cfg(not(loom))]
 #[doc(hidden)]
-pub use table::layout_table;
+pub use table::{expired_slices, layout_table};
 pub use tombolo_derive::Message;
 
 #[cfg(not(loom))]
 mod table {
+    /// How many sleeps of this process in locks ended because nobody woke it before a slice was over. For tests that show
+    /// that wake-ups come, rather than be found.
+    pub fn expired_slices() -> u64 {
+        crate::wait::expired_slices()
+    }
+
     use crate::{layout, object, ring, sync};
 
     /// The bytes of every struct that lies in a segment, as compiled: struct, field, offset in bytes, size in bytes. A
     /// row without a field has the struct's size and alignment. For the test that compares it with `docs/layout.md`.
     pub fn layout_table() -> Vec<(&'static str, &'static str, usize, usize)> {
-        let tables = [layout::rows(), object::rows(), sync::rows(), ring::rows()];
+        let tables = [
+            layout::rows(),
+            object::rows(),
+            sync::rows(),
+            ring::rows(),
+        ];
         tables.concat()
     }
 }

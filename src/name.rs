@@ -15,6 +15,7 @@ pub const MAX_NAMESPACE: usize = 40;
 const PLAIN: &str = "tombolo.";
 const SPACED: &str = "tombolo@";
 const STAGING: &str = "tombolo#";
+const COMPANION: &str = "tombolo%sysv.";
 
 fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
@@ -71,6 +72,18 @@ pub(crate) fn parse<'a>(namespace: Option<&str>, file: &'a str) -> Option<&'a st
 pub(crate) fn staging(file: &str, unique: u64) -> String {
     let short: String = file.chars().take(200).collect();
     format!("{STAGING}{unique:016x}.{short}")
+}
+
+/// The file that carries the lock bytes of the System V segment `id` of an IPC namespace.
+pub(crate) fn companion(ipc_namespace: u64, id: i32) -> String {
+    format!("{COMPANION}{ipc_namespace:x}.{id}")
+}
+
+/// The id of the System V segment of this IPC namespace whose companion has that file name.
+pub(crate) fn parse_companion(ipc_namespace: u64, file: &str) -> Option<i32> {
+    let (found, id) = file.strip_prefix(COMPANION)?.split_once('.')?;
+    let id = id.parse().ok()?;
+    (found == format!("{ipc_namespace:x}") && companion(ipc_namespace, id) == file).then_some(id)
 }
 
 /// Whether a file name is a staging name of ours for a name of this namespace.

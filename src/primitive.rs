@@ -52,6 +52,10 @@ mod imp {
         compiler_fence(Ordering::SeqCst);
     }
 
+    /// Keeps a SeqCst read-modify-write apart from SeqCst loads after it: nothing, for their own order does.
+    #[inline(always)]
+    pub(crate) fn after_rmw(_name: &str) {}
+
     /// Whether a model has planted the defect `name` here: never, outside models.
     #[inline(always)]
     pub(crate) const fn planted(_name: &str) -> bool {
@@ -85,6 +89,14 @@ mod imp {
         }
     }
 
+    /// Keeps a SeqCst read-modify-write apart from SeqCst loads after it: a fence, for loom does not order those.
+    pub(crate) fn after_rmw(name: &str) {
+        if !planted(name) {
+            // ORDERING(rwlock.enter): SeqCst fence. Stands for the order of the accesses before and after it.
+            fence(Ordering::SeqCst);
+        }
+    }
+
     /// Lets another thread of the model run.
     pub(crate) fn pause() {
         loom::hint::spin_loop();
@@ -110,7 +122,7 @@ pub(crate) use imp::plant;
 )]
 pub(crate) use imp::{
     AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, PLAIN, UnsafeCell,
-    compiler_fence, fence, light_barrier, pause, planted,
+    after_rmw, compiler_fence, fence, light_barrier, pause, planted,
 };
 
 /// The ordering `order`, or `Relaxed` where a model has planted that weakness at the sync point `name`.

@@ -26,7 +26,7 @@ const LAYERS: &[Layer] = &[
         level: 6,
         modules: &["inspect", "gather", "stream", "queue"],
         may: &[0, 1, 2, 3, 4, 5],
-        crates: &[],
+        crates: &["thiserror"],
         neighbours: false,
     },
     Layer {
@@ -73,8 +73,9 @@ const LAYERS: &[Layer] = &[
     },
 ];
 
-/// Neighbours of which the first stands on the second: a handle on an object holds its process's attachment.
-const STANDS_ON: &[(&str, &str)] = &[("object", "participant")];
+/// Neighbours of which the first stands on the second: a handle on an object holds its process's attachment, and a
+/// System V segment is one whose memory comes from elsewhere.
+const STANDS_ON: &[(&str, &str)] = &[("object", "participant"), ("sysv", "segment")];
 
 /// The crates that the library depends on; each may be named only where the table says so.
 const CRATES: &[&str] = &[

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
-use tombolo::sync::{Cause, LockError, Mutex, Poisoned, TryLockError};
+use tombolo::sync::{Cause, LockError, Mutex, MutexGuard, Poisoned, TryLockError};
 use tombolo::{Message, Segment, Shared};
-use tombolo_kit::{Board, Outcome, Stepper, harness};
+use tombolo_kit::{Board, Encounter, Meeting, Outcome, Stepper, harness};
 
 /// Two numbers that are equal whenever nobody is inside.
 #[derive(Clone, Copy, Message)]
@@ -28,7 +28,7 @@ fn arrange() {
     let segment = Segment::options()
         .size(4 << 10)
         .participants(4)
-        .objects(1)
+        .objects(2)
         .create_new(name())
         .expect("created");
     let twin = Twin { left: 1, right: 1 };
@@ -40,6 +40,15 @@ fn arrange() {
 fn open() -> Shared<Mutex<Twin>> {
     let segment = Segment::open(name()).expect("the segment outlives its users");
     segment.find("lock").expect("the lock outlives its users")
+}
+
+/// A build without optimisation has many more instructions, of which fewer are visited.
+const fn stride(instructions: u64) -> u64 {
+    if cfg!(debug_assertions) {
+        20 * instructions
+    } else {
+        instructions
+    }
 }
 
 fn check(condition: bool, text: impl FnOnce() -> String) -> Result<(), String> {
@@ -111,7 +120,7 @@ fn finish(report: tombolo_kit::Report) {
 /// What the lock says of itself and of its data, without the numbers of processes and threads.
 fn state() -> Vec<u8> {
     let bytes = tombolo_kit::object_bytes(&format!("/tombolo.{}", name()));
-    let segment = 4096 + 4 * 128 + 256;
+    let segment = 4096 + 4 * 128 + 2 * 256;
     let Some(lock) = bytes.get(segment + 128..).filter(|lock| lock.len() >= 80) else {
         return Vec::new();
     };
@@ -238,6 +247,195 @@ fn unlock_beside_a_sleeper() {
     finish(report);
 }
 
+fn lock_timeout() {
+    name();
+    finish(
+        Stepper::new("lock_timeout, map, change, unlock")
+            .arrange(arrange)
+            .stride(stride(3))
+            .state(state)
+            .run(
+                open,
+                |lock| {
+                    let guard = lock.lock_timeout(Duration::from_secs(5)).expect("free");
+                    let mut left = MutexGuard::map(guard, |twin| &mut twin.left);
+                    *left = 2;
+                    let guard = left;
+                    drop(guard);
+                    let mut guard = lock.lock().expect("free");
+                    guard.right = 2;
+                },
+                |outcome| {
+                    // Two critical sections: between them the halves differ with nobody inside.
+                    let shared = open();
+                    match shared.lock_timeout(Duration::from_secs(5)) {
+                        Ok(guard) => {
+                            let twin = (guard.left, guard.right);
+                            check([(1, 1), (2, 1), (2, 2)].contains(&twin), || {
+                                format!("{twin:?}")
+                            })?;
+                            check(!outcome.completed || twin == (2, 2), || {
+                                format!("complete, and {twin:?}")
+                            })
+                        }
+                        Err(LockError::Poisoned(_)) => {
+                            shared.clear_poison();
+                            check(!outcome.completed, || "complete, and poisoned".into())
+                        }
+                        Err(LockError::Failed(failure)) => Err(format!("lock: {failure}")),
+                    }
+                },
+            ),
+    );
+}
+
+/// A second lock is the C library's, and its unlock mends the links: killed anywhere, both locks tell the truth.
+fn nested() {
+    name();
+    let two = || {
+        arrange();
+        let segment = Segment::open(name()).expect("there");
+        segment
+            .construct::<Mutex<Twin>>("inner", Twin { left: 1, right: 1 })
+            .expect("constructed");
+    };
+    let both = || {
+        let segment = Segment::open(name()).expect("the segment outlives its users");
+        let inner: Shared<Mutex<Twin>> = segment.find("inner").expect("found");
+        (open(), inner)
+    };
+    finish(
+        Stepper::new("two locks")
+            .arrange(two)
+            .stride(stride(5))
+            .run(
+                both,
+                |(outer, inner)| {
+                    let mut first = outer.lock().expect("free");
+                    let mut second = inner.lock().expect("free");
+                    (first.left, second.left) = (2, 2);
+                    (first.right, second.right) = (2, 2);
+                    // The older one first.
+                    drop(first);
+                    drop(second);
+                },
+                |outcome| {
+                    let (outer, inner) = both();
+                    for shared in [&inner, &outer] {
+                        let (_, cause) = lock(shared)?;
+                        check(!outcome.completed || cause.is_none(), || {
+                            format!("complete, and {cause:?}")
+                        })?;
+                        let (_, cause) = lock(shared)?;
+                        check(cause.is_none(), || "not cleared".into())?;
+                    }
+                    outer.unlink().map(drop).map_err(|error| error.to_string())
+                },
+            ),
+    );
+}
+
+/// A waiter is killed anywhere on its way to sleep, beside another one; the holder unlocks then.
+fn waiter() {
+    name();
+    let report = Stepper::new("lock, waiting")
+        .arrange(arrange)
+        .stride(stride(31))
+        .blocked_after(Duration::from_millis(3))
+        .bystander_first(|bystander| {
+            let shared = open();
+            let guard = shared.lock().map_err(|error| error.to_string())?;
+            bystander.ready();
+            let outcome = bystander.victim_died();
+            check(!outcome.completed, || "two inside".into())?;
+            std::thread::scope(|scope| {
+                let next = scope.spawn(|| lock(&shared));
+                drop(guard);
+                let (twin, cause) = next.join().map_err(|_| "panicked".to_owned())??;
+                check(twin.left == 1 && cause.is_none(), || format!("{cause:?}"))
+            })
+        })
+        .run(
+            open,
+            |lock| drop(lock.lock()),
+            |_| {
+                let shared = open();
+                let (_, cause) = lock(&shared)?;
+                check(cause.is_none(), || format!("{cause:?}"))?;
+                shared.unlink().map(drop).map_err(|error| error.to_string())
+            },
+        );
+    finish(report);
+}
+
+/// A thread that has locked before, so that the next lock is the short way.
+fn warm() -> Shared<Mutex<Twin>> {
+    let shared = open();
+    drop(shared.lock().expect("sound"));
+    shared
+}
+
+/// Adds one to both numbers, and repairs what a dead one left.
+fn bump(shared: &Shared<Mutex<Twin>>) {
+    let mut guard = match shared.lock() {
+        Ok(guard) => guard,
+        Err(LockError::Poisoned(poisoned)) => {
+            let mut guard = poisoned.into_inner();
+            guard.right = guard.left;
+            shared.clear_poison();
+            guard
+        }
+        Err(LockError::Failed(failure)) => panic!("{failure}"),
+    };
+    guard.left += 1;
+    guard.right += 1;
+}
+
+/// Two who lock, in every way that they can meet.
+fn pairs(meeting: Meeting, every: u64) {
+    name();
+    let report = Stepper::new(format!("lock, change, unlock, twice: {meeting:?}"))
+        .arrange(arrange)
+        .stride(stride(every))
+        .blocked_after(Duration::from_millis(2))
+        .patience(Duration::from_millis(50))
+        .run_pair(
+            meeting,
+            (warm, |shared: &mut Shared<Mutex<Twin>>| bump(shared)),
+            (warm, |shared: &mut Shared<Mutex<Twin>>| bump(shared)),
+            |encounter: Encounter| {
+                let shared = open();
+                let (twin, cause) = lock(&shared)?;
+                let died = encounter.first_killed || encounter.second_after.is_some();
+                check(died || cause.is_none(), || format!("{cause:?}"))?;
+                let first = encounter.first_completed || !encounter.first_killed;
+                let least = 1 + u64::from(first) + u64::from(encounter.second_completed);
+                check((least..=3).contains(&twin.left), || {
+                    format!("{} of at least {least}", twin.left)
+                })?;
+                let (again, cause) = lock(&shared)?;
+                check(cause.is_none() && again.left == twin.left, || {
+                    "not cleared".into()
+                })?;
+                shared.unlink().map(drop).map_err(|error| error.to_string())
+            },
+        );
+    finish(report);
+}
+
+fn beside_a_slow_one() {
+    pairs(Meeting::Pause, 3);
+    pairs(Meeting::Death, 3);
+}
+
+fn crossing() {
+    pairs(Meeting::Cross, 13);
+}
+
+fn successors() {
+    pairs(Meeting::Succession, 13);
+}
+
 fn main() -> ExitCode {
     harness(&[
         (
@@ -247,5 +445,14 @@ fn main() -> ExitCode {
         ("killed_try_lock_poisons_or_has_changed_nothing", try_lock),
         ("killed_mourner_is_mourned", recovery),
         ("killed_unlock_leaves_no_sleeper", unlock_beside_a_sleeper),
+        ("killed_between_two_sections_poisons_or_not", lock_timeout),
+        ("killed_holder_of_two_poisons_each_or_not", nested),
+        ("killed_waiter_takes_no_unlock", waiter),
+        (
+            "slow_or_dying_holder_is_waited_for_and_mourned",
+            beside_a_slow_one,
+        ),
+        ("crossing_lockers_poison_or_lose_nothing", crossing),
+        ("killed_successor_of_a_killed_holder_is_mourned", successors),
     ])
 }

@@ -98,6 +98,67 @@ fn try_acquire() {
     });
 }
 
+fn acquire_timeout() {
+    step("acquire_timeout", 2, 1, |permits| {
+        permits
+            .acquire_timeout(Duration::from_secs(5))
+            .expect("acquired");
+    });
+}
+
+/// The guard gives back what it took: killed in between the count stays lower by one, and that is all.
+fn access() {
+    name();
+    finish(Stepper::new("access, drop").arrange(|| arrange(2)).run(
+        open,
+        |permits| drop(permits.access().expect("acquired")),
+        |outcome| {
+            if outcome.completed {
+                survive(&[2])
+            } else {
+                survive(&[1, 2])
+            }
+        },
+    ));
+}
+
+/// Who waits is killed, awake or asleep, beside another one who waits; then somebody posts.
+fn waiter(what: &str, wait: fn(&Shared<Semaphore>)) {
+    name();
+    let report = Stepper::new(what)
+        .arrange(|| arrange(0))
+        .stride(5)
+        .blocked_after(Duration::from_millis(3))
+        .bystander(|bystander| {
+            let permits = open();
+            bystander.ready();
+            // Asleep beside the victim for a while.
+            let early = permits.acquire_timeout(Duration::from_millis(5));
+            check(early.is_err(), || "out of nothing".into())?;
+            bystander.victim_died();
+            std::thread::scope(|scope| {
+                let sleeper = scope.spawn(|| permits.acquire_timeout(Duration::from_secs(5)));
+                permits.post().map_err(|error| error.to_string())?;
+                let got = sleeper.join().map_err(|_| "panicked".to_owned())?;
+                got.map_err(|error| format!("posted, and nobody gets it: {error}"))
+            })
+        })
+        .run(open, |permits| wait(permits), |_| survive(&[0]));
+    finish(report);
+}
+
+fn waiting() {
+    waiter("acquire, waiting", |permits| {
+        let _ = permits.acquire();
+    });
+}
+
+fn waiting_for_a_time() {
+    waiter("acquire_timeout, waiting", |permits| {
+        let _ = permits.acquire_timeout(Duration::from_millis(1));
+    });
+}
+
 /// A post that returned wakes the sleeper, whatever becomes of the poster; one that was killed did or did not happen.
 fn post_beside_a_sleeper() {
     name();
@@ -132,5 +193,9 @@ fn main() -> ExitCode {
         ("killed_acquire_took_one_or_none", acquire),
         ("killed_try_acquire_took_one_or_none", try_acquire),
         ("killed_post_leaves_no_sleeper", post_beside_a_sleeper),
+        ("killed_acquire_timeout_took_one_or_none", acquire_timeout),
+        ("killed_access_keeps_one_at_most", access),
+        ("killed_waiter_takes_no_post", waiting),
+        ("killed_waiter_for_a_time_takes_no_post", waiting_for_a_time),
     ])
 }

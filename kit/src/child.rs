@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use crate::board::Board;
@@ -43,8 +44,9 @@ impl Slot {
         Self(Board::new(Self::TEXT + Self::TEXT_WORDS))
     }
 
-    /// Makes it ready for the next child.
+    /// Makes it ready for the next child. To be called before the fork.
     pub(crate) fn reset(self) {
+        hear_panics();
         self.0[Self::LENGTH].store(0, Ordering::Relaxed);
         self.set_phase(Phase::Setup);
     }
@@ -103,7 +105,9 @@ impl Slot {
     /// Runs a child's body and turns its end into an exit code; the text of an error or of a panic
     /// is left in the slot, and nothing is printed.
     pub(crate) fn run(self, body: impl FnOnce() -> Result<(), String>) -> i32 {
-        panic::set_hook(Box::new(move |info| self.say(&panic_text(info))));
+        let depth = DEPTH.fetch_add(1, Ordering::Relaxed);
+        let slot = SLOTS.get(depth).expect("children of children, not deeper");
+        slot.set(self).expect("a child of this depth has one slot");
         match panic::catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => FINE,
             Ok(Err(text)) => {
@@ -113,6 +117,27 @@ impl Slot {
             Err(_) => PANICKED,
         }
     }
+}
+
+/// The slot of this process and, before it, those of the processes it descends from.
+static SLOTS: [OnceLock<Slot>; 16] = [const { OnceLock::new() }; 16];
+/// How many of them there are.
+static DEPTH: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on a panic is said in the slot of the child in which it happens. A child could not set the hook itself, if another
+/// thread of its parent was panicking when it was forked, which locks it.
+fn hear_panics() {
+    static HEARD: Once = Once::new();
+    HEARD.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let depth = DEPTH.load(Ordering::Relaxed);
+            match depth.checked_sub(1).and_then(|last| SLOTS[last].get()) {
+                Some(slot) => slot.say(&panic_text(info)),
+                None => before(info),
+            }
+        }));
+    });
 }
 
 /// A panic's message and place in one line.

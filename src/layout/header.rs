@@ -27,6 +27,9 @@ pub(crate) const FLAG_ANONYMOUS: u32 = 2;
 /// Participants do not register with the keeper; peers sleep in slices.
 pub(crate) const FLAG_NO_KEEPER: u32 = 4;
 
+/// Its memory is that of a System V segment; the lock bytes are those of a companion in the shm directory.
+pub(crate) const FLAG_SYSTEM_V: u32 = 8;
+
 /// The journal is empty.
 pub(crate) const INTENT_NONE: u32 = 0;
 /// An entry is being made.
@@ -57,7 +60,7 @@ pub(crate) struct Journal {
     pub(crate) to: AtomicU64,
 }
 
-/// The first bytes of a segment, 224 on x86-64; the rest of the page is zero.
+/// The first bytes of a segment, 240 on x86-64; the rest of the page is zero.
 ///
 /// What a creator chooses is written once, before the segment has a name; `docs/layout.md` says who writes the rest.
 #[repr(C)]
@@ -98,8 +101,10 @@ pub(crate) struct Header {
     pub(crate) semaphore: Semaphore,
     /// How many objects were constructed since birth; a waiter compares it.
     pub(crate) constructed: AtomicU32,
-    /// Spare; zero.
-    pub(crate) spare: AtomicU32,
+    /// How often somebody attached; whoever watches the lives of all sleeps on it, too.
+    pub(crate) arrivals: AtomicU32,
+    /// Device and inode of the companion that carries the lock bytes of a System V segment; zero otherwise.
+    pub(crate) companion: [AtomicU64; 2],
 }
 
 #[cfg(not(loom))]
@@ -111,10 +116,11 @@ const _: () = {
     assert!(offset_of!(Header, times) == 88);
     assert!(offset_of!(Header, journal) == 120);
     assert!(offset_of!(Header, mutex) == 144);
-    // 184, 216 and 224 on x86-64, where the mutex has 40 bytes.
+    // 184, 216, 224 and 240 on x86-64, where the mutex has 40 bytes.
     assert!(offset_of!(Header, semaphore) == 144 + size_of::<RobustMutex>());
     assert!(offset_of!(Header, constructed) == 176 + size_of::<RobustMutex>());
-    assert!(size_of::<Header>() == 184 + size_of::<RobustMutex>());
+    assert!(offset_of!(Header, companion) == 184 + size_of::<RobustMutex>());
+    assert!(size_of::<Header>() == 200 + size_of::<RobustMutex>());
 };
 
 /// What a creator wishes, in bytes and counts; [`Plan::geometry`] makes it a layout.
@@ -143,6 +149,11 @@ pub(crate) struct Geometry {
 }
 
 impl Plan {
+    /// Where objects begin in a segment with so many lines and entries.
+    pub(crate) fn start(lines: u32, entries: u32) -> u64 {
+        data_start(lines, entries)
+    }
+
     /// Bytes of the segment, now and at most, rounded up to pages; `None` if they are too large.
     pub(crate) fn sizes(&self) -> Option<(u64, u64)> {
         let start = data_start(self.lines, self.entries);
@@ -234,7 +245,8 @@ pub(super) fn rows() -> Vec<super::LayoutRow> {
         mutex,
         semaphore,
         constructed,
-        spare
+        arrivals,
+        companion
     });
     rows.extend(layout_rows!(Journal {
         intent,

@@ -79,7 +79,13 @@ pub(crate) struct Line {
     pub(crate) ended: AtomicU32,
     /// The command's name, NUL-padded, as two words.
     pub(crate) comm: [AtomicU64; 2],
+    /// For what its owner's threads wait, for people: an object's offset in units of 128 bytes, above 16 bits with the
+    /// number of threads; 0 if for nothing.
+    pub(crate) waits: [AtomicU64; WAITS],
 }
+
+/// For how many objects at once a line can say that its owner waits for them.
+pub(crate) const WAITS: usize = 6;
 
 #[cfg(not(loom))]
 const _: () = {
@@ -102,7 +108,8 @@ pub(super) fn rows() -> Vec<super::LayoutRow> {
         attached_ns,
         uid,
         ended,
-        comm
+        comm,
+        waits
     });
     rows.extend(layout_rows!(Life {
         word,

@@ -11,8 +11,8 @@ mod region;
 
 pub(crate) use directory::{ENTRY_FREE, ENTRY_READY, ENTRY_RESERVED, Entry};
 pub(crate) use header::{
-    FLAG_ANONYMOUS, FLAG_NO_KEEPER, FLAG_REMOVE_WITH_LAST, Geometry, Header, INTENT_CONSTRUCT,
-    INTENT_GROW, INTENT_NONE, MAGIC, MAX_ENTRIES, MAX_LINES, Plan, abi_word,
+    FLAG_ANONYMOUS, FLAG_NO_KEEPER, FLAG_REMOVE_WITH_LAST, FLAG_SYSTEM_V, Geometry, Header,
+    INTENT_CONSTRUCT, INTENT_GROW, INTENT_NONE, MAGIC, MAX_ENTRIES, MAX_LINES, Plan, abi_word,
 };
 pub(crate) use line::{LINE_ATTACHED, LINE_FREE, LINE_LEFT, Line, Tag};
 pub(crate) use region::{InSegment, Region, view};
@@ -23,6 +23,10 @@ pub(crate) const BYTE_LIFE: u64 = 0;
 pub(crate) const BYTE_PRESENCE: u64 = 1;
 /// Lock byte held exclusively by whoever removes the object's name, so that two of them never remove a successor's.
 pub(crate) const BYTE_NAME: u64 = 2;
+/// Lock byte held shared by every copy of a pipe's read end that nobody has turned into a reader yet.
+pub(crate) const BYTE_READ_END: u64 = 3;
+/// Lock byte held shared by every copy of a pipe's write end that nobody has turned into a writer yet.
+pub(crate) const BYTE_WRITE_END: u64 = 4;
 /// Lock byte of participant line 0; line `i` has the `i`-th byte from here.
 pub(crate) const BYTE_LINE: u64 = 16;
 

@@ -19,19 +19,33 @@ impl Kind {
     pub(crate) const MUTEX: Kind = Kind::new(1, "mutex");
     pub(crate) const SEMAPHORE: Kind = Kind::new(2, "semaphore");
     pub(crate) const ATOMIC: Kind = Kind::new(3, "atomic");
+    pub(crate) const RWLOCK: Kind = Kind::new(4, "rwlock");
+    pub(crate) const CONDVAR: Kind = Kind::new(5, "condvar");
+    pub(crate) const BARRIER: Kind = Kind::new(6, "barrier");
+    pub(crate) const EVENT: Kind = Kind::new(7, "event");
+    pub(crate) const ONCE: Kind = Kind::new(8, "once cell");
+    pub(crate) const PERMITS: Kind = Kind::new(9, "permits");
     pub(crate) const SPSC: Kind = Kind::new(16, "spsc ring");
-
     pub(crate) const MPSC: Kind = Kind::new(17, "mpsc ring");
     pub(crate) const MPMC: Kind = Kind::new(18, "mpmc ring");
     pub(crate) const BROADCAST: Kind = Kind::new(19, "broadcast ring");
     pub(crate) const LATEST: Kind = Kind::new(20, "latest value");
     pub(crate) const BYTES: Kind = Kind::new(21, "byte ring");
     pub(crate) const FRAMES: Kind = Kind::new(22, "frame pool");
+    pub(crate) const QUEUE: Kind = Kind::new(32, "message queue");
+    pub(crate) const CALLS: Kind = Kind::new(33, "calls");
+    pub(crate) const BOARD: Kind = Kind::new(34, "gather board");
 
-    const ALL: [Kind; 10] = [
+    const ALL: [Kind; 19] = [
         Kind::MUTEX,
         Kind::SEMAPHORE,
         Kind::ATOMIC,
+        Kind::RWLOCK,
+        Kind::CONDVAR,
+        Kind::BARRIER,
+        Kind::EVENT,
+        Kind::ONCE,
+        Kind::PERMITS,
         Kind::SPSC,
         Kind::MPSC,
         Kind::MPMC,
@@ -39,6 +53,9 @@ impl Kind {
         Kind::LATEST,
         Kind::BYTES,
         Kind::FRAMES,
+        Kind::QUEUE,
+        Kind::CALLS,
+        Kind::BOARD,
     ];
 
     const fn new(number: u32, name: &'static str) -> Self {

@@ -13,7 +13,7 @@ use crate::sys::lock::Carrier;
 use crate::sys::map::Mapping;
 use crate::sys::mutex::RobustMutex;
 use crate::sys::object::{self, Access};
-use crate::sys::{fork, probe::Probe, process};
+use crate::sys::{fork, futex, probe::Probe, process, sysv};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -172,7 +172,8 @@ impl Attachment {
 
     /// Who we are in the table; `None` for readers and in forked children that have not attached.
     pub(crate) fn tag(&self) -> Option<Tag> {
-        if self.home.load(Ordering::Relaxed) != fork::incarnation() {
+        // ORDERING(seat): Acquire. The tag that is read next is this incarnation's, not the parent's.
+        if self.home.load(Ordering::Acquire) != fork::incarnation() {
             return None;
         }
         Tag::from_word(self.tag.load(Ordering::Relaxed))
@@ -199,7 +200,8 @@ impl Attachment {
             inherited.carrier.leak();
         }
         self.tag.store(tag, Ordering::Relaxed);
-        self.home.store(fork::incarnation(), Ordering::Relaxed);
+        // ORDERING(seat): Release. Our tag stands before another thread of this process takes it for its own.
+        self.home.store(fork::incarnation(), Ordering::Release);
     }
 
     /// Adds to the seat, which [`sit`](Self::sit) has just taken, that its life word is registered.
@@ -329,17 +331,26 @@ impl Attachment {
         );
         drop(seat.life);
         drop(seat.carrier);
+        // Who was woken by the life word may have found the byte held yet: what was leaked is to be had from now on.
+        let arrivals = &self.header().arrivals;
+        // ORDERING(arrivals): Release. Our byte is free.
+        arrivals.fetch_add(1, Ordering::Release);
+        futex::wake_all(arrivals);
         true
     }
 }
 
 impl Attachment {
     /// Removes the name if the segment was made to go with its last participant and we were it.
-    fn remove_with_last(&self) {
+    fn remove_with_last(&self, system_v: Option<i32>) {
         // One that never sat at the table is no participant: its attacher still has the life-cycle byte.
-        let wanted = self.geometry.flags & FLAG_REMOVE_WITH_LAST != 0
-            && self.access == Access::ReadWrite
-            && self.tag.load(Ordering::Relaxed) != 0;
+        // A companion goes when nobody can attach to its System V segment any more.
+        let goes = system_v.map_or(
+            self.geometry.flags & FLAG_REMOVE_WITH_LAST != 0,
+            sysv::is_gone,
+        );
+        let wanted =
+            goes && self.access == Access::ReadWrite && self.tag.load(Ordering::Relaxed) != 0;
         if let Some(file) = self.file.as_deref().filter(|_| wanted) {
             // An error leaves the name to the next attach or sweep, which remove it for the same reason.
             // A description of its own: a forked child has that of the probe in common with its parent, and the bytes of
@@ -355,8 +366,10 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         if self.leave() {
-            drop(self.mapping.take());
-            self.remove_with_last();
+            let mapping = self.mapping.take();
+            let system_v = mapping.as_ref().and_then(Mapping::system_v);
+            drop(mapping);
+            self.remove_with_last(system_v);
             return;
         }
         if let Some(mapping) = self.mapping.take() {

@@ -9,6 +9,7 @@ mod attachment;
 mod notice;
 mod retire;
 mod table;
+mod waits;
 
 pub(crate) use attachment::{Attachment, Parts, Seat};
 pub(crate) use notice::register;

@@ -38,6 +38,10 @@ pub(crate) fn enter(line: &Line, index: u32) -> Tag {
     line.state.store(LINE_FREE, Ordering::Release);
     // The mark of the predecessor's death is none of ours, who may never get to register a word.
     line.life.word.store(0, Ordering::Relaxed);
+    // Nor does it wait for anything.
+    for note in &line.waits {
+        note.store(0, Ordering::Relaxed);
+    }
     // 2^48 owners: a damaged word may be near the end, and then it starts again.
     let tag = Tag::new(
         index,

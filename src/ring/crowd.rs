@@ -17,26 +17,26 @@ const POLLS: u32 = 1024;
 
 /// Which roles a crowd's end is about, by number.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// How many roles the ring has.
-    pub(super) roles: u64,
+    pub(crate) roles: u64,
     /// The roles on the other side.
-    pub(super) theirs: Range<u64>,
+    pub(crate) theirs: Range<u64>,
     /// The role on whose event word this end sleeps: its own, or one that it has in common with others. `None`: its own.
-    pub(super) bell: Option<u64>,
+    pub(crate) bell: Option<u64>,
     /// The roles whose event words it will ring: it prepares them before the role is its own.
-    pub(super) rings: Range<u64>,
+    pub(crate) rings: Range<u64>,
     /// Whether it may be taken when the ring is closed.
-    pub(super) closed: AfterClose,
+    pub(crate) closed: AfterClose,
     /// What people call the role it holds.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 /// An end of a ring that faces several others.
 ///
 /// The other side counts as there while one of its roles is held by a living process. When none is, each death is told
 /// once; then the side has left if anybody left it, and else is as if it had never been taken.
-pub(super) struct Crowd<O: Object> {
+pub(crate) struct Crowd<O: Object> {
     post: Post<O>,
     theirs: Range<u64>,
     bell: u64,
@@ -52,7 +52,7 @@ pub(super) struct Crowd<O: Object> {
 
 impl<O: Object> Crowd<O> {
     /// Takes one of the roles `among`, preferably one that `first` names.
-    pub(super) fn take(
+    pub(crate) fn take(
         ring: &Shared<O>,
         place: Place,
         among: Range<u64>,
@@ -81,35 +81,35 @@ impl<O: Object> Crowd<O> {
         })
     }
 
-    pub(super) fn post(&self) -> &Post<O> {
+    pub(crate) fn post(&self) -> &Post<O> {
         &self.post
     }
 
     /// Whether this process took the end; a forked child did not.
     #[inline(always)]
-    pub(super) fn check_home(&self) -> Result<(), Broken> {
+    pub(crate) fn check_home(&self) -> Result<(), Broken> {
         self.post.check_home()
     }
 
     /// Whether the ring is closed. A closer marks every event word.
     #[inline(always)]
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.post.event(self.bell).is_closed()
     }
 
     /// The event word of role number `role`, to notify who sleeps there.
     #[inline(always)]
-    pub(super) fn event(&self, role: u64) -> Event<'_> {
+    pub(crate) fn event(&self, role: u64) -> Event<'_> {
         self.post.event(role)
     }
 
     /// Closes the ring for everybody, for good.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.post.close();
     }
 
     /// Gives the role back and tells the others.
-    pub(super) fn leave(&self, roles: u64) {
+    pub(crate) fn leave(&self, roles: u64) {
         if self.post.leave() {
             alert_all(&self.post, roles);
         }
@@ -118,7 +118,7 @@ impl<O: Object> Crowd<O> {
     /// How the others are gone, for a call that does not wait. It asks for proofs now and then, and at once where the
     /// kernel has marked somebody, so that polling for ever finds a death too.
     #[inline]
-    pub(super) fn gone_now(&mut self) -> Option<Gone> {
+    pub(crate) fn gone_now(&mut self) -> Option<Gone> {
         self.polls += 1;
         if self.polls < POLLS && !self.is_closed() && self.someone_is_quiet() {
             return None;
@@ -144,7 +144,7 @@ impl<O: Object> Crowd<O> {
     ///
     /// `act` looks at the ring, and repairs what a dead one left there; it is called again after every sign of death,
     /// since what was sent before counts. With [`Look::Proof`] it is to ask for proofs itself.
-    pub(super) fn wait<R>(
+    pub(crate) fn wait<R>(
         &mut self,
         deadline: Option<Deadline>,
         mut act: impl FnMut(Look) -> Option<R>,
@@ -165,7 +165,7 @@ impl<O: Object> Crowd<O> {
     }
 
     /// Waits until a living process holds one of the other roles.
-    pub(super) fn wait_for_peer(&self, timeout: Option<Duration>) -> Result<(), PeerError> {
+    pub(crate) fn wait_for_peer(&self, timeout: Option<Duration>) -> Result<(), PeerError> {
         self.check_home()?;
         let deadline = timeout.map(Deadline::after);
         let attachment = self.post.attachment();
@@ -260,7 +260,7 @@ impl<O: Object> Crowd<O> {
     }
 
     /// How the others are gone, if they all are, as far as can be told at `look`; tells of each death once.
-    pub(super) fn gone(&mut self, look: Look) -> Option<Gone> {
+    pub(crate) fn gone(&mut self, look: Look) -> Option<Gone> {
         if self.is_closed() {
             return Some(Gone::Closed);
         }

@@ -77,13 +77,26 @@ unsafe impl<O: Object> Send for End<O> {}
 impl<O: Object> End<O> {
     /// Takes the role `place.mine` of the ring.
     pub(super) fn take(ring: &Shared<O>, place: Place) -> Result<Self> {
+        Self::take_by(ring, place, Post::take)
+    }
+
+    /// Takes the role `place.mine` of the ring, if nobody has ever held it.
+    pub(super) fn take_first(ring: &Shared<O>, place: Place) -> Result<Self> {
+        Self::take_by(ring, place, Post::take_first)
+    }
+
+    fn take_by(
+        ring: &Shared<O>,
+        place: Place,
+        take: fn(&mut Post<O>, u64, &'static str) -> Result<()>,
+    ) -> Result<Self> {
         let mut post = Post::open(ring, place.roles)?;
         for bell in [place.bell, place.theirs] {
             post.admit(bell, place.theirs..place.theirs + 1, place.closed)?;
         }
         // Before the role is ours, so that no publication of ours can be missed.
         wait::prepare_publisher(post.event(place.theirs));
-        post.take(place.mine, place.name)?;
+        take(&mut post, place.mine, place.name)?;
         // The peer may wait for somebody to come.
         post.event(place.theirs).alert();
         Ok(Self {
@@ -194,6 +207,44 @@ impl<O: Object> End<O> {
             known.quiet = None;
         }
         gone
+    }
+
+    /// How the peer is gone, as far as its role and the kernel's mark show without a system call; said as often as it is
+    /// asked. A death that nobody has noticed yet is not.
+    #[inline]
+    pub(super) fn gone_as_seen(&self) -> Option<Gone> {
+        let Self { seat, known } = self;
+        if seat.is_closed() {
+            return Some(Gone::Closed);
+        }
+        match seat.theirs().held() {
+            Held::Never => None,
+            Held::Left(_) => Some(Gone::Left),
+            Held::Died(tag) => Some(seat.death_of(known, tag, true)),
+            Held::By(tag) => {
+                let dying = known.told == Some(tag) || seat.is_marked(tag);
+                dying.then(|| seat.death_of(known, tag, false))
+            }
+        }
+    }
+
+    /// The death that was told, if nobody has taken the other end since.
+    pub(super) fn bereaved(&self) -> Option<Gone> {
+        let Self { seat, known } = self;
+        let told = known.told?;
+        match seat.theirs().held() {
+            Held::By(tag) if tag == told => Some(seat.death_of(known, tag, false)),
+            Held::Died(tag) if tag == told => Some(seat.death_of(known, tag, true)),
+            _ => None,
+        }
+    }
+
+    /// Who holds the other end, or held it last.
+    pub(super) fn peer(&self) -> Option<Tag> {
+        match self.seat.theirs().held() {
+            Held::Never => None,
+            Held::By(tag) | Held::Left(tag) | Held::Died(tag) => Some(tag),
+        }
     }
 
     /// Waits until `act` succeeds, the peer is gone, or the deadline passes (`None`).
@@ -415,12 +466,17 @@ impl<O: Object> Seat<O> {
             return None;
         }
         known.told = Some(tag);
+        Some(self.death_of(known, tag, proved))
+    }
+
+    /// How it is said that `tag` died.
+    fn death_of(&self, known: &Known, tag: Tag, proved: bool) -> Gone {
         let met = known.met.filter(|&(met, _)| met == tag).map(|(_, pid)| pid);
         let pid = met.unwrap_or_else(|| self.attachment().pid(tag));
-        Some(Gone::Died {
+        Gone::Died {
             pid: (pid != 0).then_some(pid),
             proved,
-        })
+        }
     }
 }
 

@@ -14,16 +14,16 @@
 //! [`Left`](Gone::Left), [`Died`](Gone::Died), [`Closed`](Gone::Closed).
 
 #[cfg(not(loom))]
-mod crowd;
+pub(crate) mod crowd;
 #[cfg(not(loom))]
 mod end;
 #[cfg(not(loom))]
 mod error;
 pub(crate) mod pace;
 #[cfg(not(loom))]
-mod post;
+pub(crate) mod post;
 #[cfg(not(loom))]
-mod value;
+pub(crate) mod value;
 
 pub mod broadcast;
 pub mod bytes;

@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 
 /// Who may take an end of a closed ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterClose {
+pub(crate) enum AfterClose {
     /// Nobody: it would send.
     Nobody,
     /// Who drains it, once nobody on the other side lives: a living one may still take back what it sent too late.
@@ -26,7 +26,7 @@ pub(super) enum AfterClose {
 }
 
 /// A handle on a ring whose roles have been bounded, and the one of them that is ours.
-pub(super) struct Post<O: Object> {
+pub(crate) struct Post<O: Object> {
     ring: Shared<O>,
     roles: NonNull<Role>,
     count: u64,
@@ -116,6 +116,27 @@ impl<O: Object> Post<O> {
         }
     }
 
+    /// Takes role number `index` if nobody has ever held it; `name` is what people call it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RoleTaken`], with the process id of who holds it or held it last.
+    pub(super) fn take_first(&mut self, index: u64, name: &'static str) -> Result<()> {
+        if self.role(index).take(Held::Never, self.tag) {
+            self.mine = index;
+            return Ok(());
+        }
+        let pid = match self.role(index).held() {
+            Held::Never => 0,
+            Held::By(tag) | Held::Left(tag) | Held::Died(tag) => self.attachment().pid(tag),
+        };
+        Err(Error::RoleTaken {
+            object: self.ring.name().to_owned(),
+            role: name,
+            pid,
+        })
+    }
+
     /// Takes one of the roles `among`: one that `first` prefers if such a one is free, else any that is free.
     ///
     /// # Errors
@@ -147,7 +168,7 @@ impl<O: Object> Post<O> {
 
     /// Whether this process took the role; a forked child did not.
     #[inline(always)]
-    pub(super) fn check_home(&self) -> Result<(), Broken> {
+    pub(crate) fn check_home(&self) -> Result<(), Broken> {
         if fork::is_incarnation(self.home) {
             Ok(())
         } else {
@@ -165,21 +186,21 @@ impl<O: Object> Post<O> {
         (0..self.count).for_each(|index| self.event(index).close());
     }
 
-    pub(super) fn ring(&self) -> &Shared<O> {
+    pub(crate) fn ring(&self) -> &Shared<O> {
         &self.ring
     }
 
-    pub(super) fn attachment(&self) -> &Attachment {
+    pub(crate) fn attachment(&self) -> &Attachment {
         self.ring.attachment()
     }
 
     /// The number of the role that is ours.
-    pub(super) fn mine(&self) -> u64 {
+    pub(crate) fn mine(&self) -> u64 {
         self.mine
     }
 
     /// Who we are in the table.
-    pub(super) fn tag(&self) -> Tag {
+    pub(crate) fn tag(&self) -> Tag {
         self.tag
     }
 
@@ -189,7 +210,7 @@ impl<O: Object> Post<O> {
     ///
     /// If there are not so many.
     #[inline(always)]
-    pub(super) fn role(&self, index: u64) -> &Role {
+    pub(crate) fn role(&self, index: u64) -> &Role {
         assert!(index < self.count, "role {index} of {}", self.count);
         // SAFETY: `open` bounded so many roles within the object.
         let role = unsafe { self.roles.add(index as usize) };
@@ -203,7 +224,7 @@ impl<O: Object> Post<O> {
     ///
     /// As [`role`](Self::role).
     #[inline(always)]
-    pub(super) fn event(&self, index: u64) -> Event<'_> {
+    pub(crate) fn event(&self, index: u64) -> Event<'_> {
         Event::new(&self.role(index).event)
     }
 }

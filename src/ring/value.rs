@@ -14,7 +14,7 @@ pub(super) fn bytes<T: Message>(value: &MaybeUninit<T>) -> &[u8] {
 
 /// The value, if the bytes are one.
 #[inline]
-pub(super) fn valid<T: Message>(value: MaybeUninit<T>) -> Option<T> {
+pub(crate) fn valid<T: Message>(value: MaybeUninit<T>) -> Option<T> {
     if !T::ANY_BITS && !T::is_valid(bytes(&value)) {
         return None;
     }

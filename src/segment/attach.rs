@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::layout::{
-    BYTE_LIFE, BYTE_LINE, BYTE_PRESENCE, FLAG_ANONYMOUS, FLAG_REMOVE_WITH_LAST, Geometry, Header,
-    MAGIC, abi_word, view,
+    BYTE_LIFE, BYTE_LINE, BYTE_PRESENCE, FLAG_ANONYMOUS, FLAG_REMOVE_WITH_LAST, FLAG_SYSTEM_V,
+    Geometry, Header, MAGIC, abi_word, view,
 };
 use crate::participant::{self, Attachment, Parts, Seat};
 use crate::primitive::Ordering;
@@ -16,6 +16,7 @@ use crate::sys::map::{At, Mapping};
 use crate::sys::object::{self, Access, FileKind, Status};
 use crate::sys::probe::Probe;
 use crate::sys::{fork, process};
+use crate::wait;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -176,6 +177,7 @@ pub(super) fn take_seat(attachment: &Attachment, fd: BorrowedFd<'_>) -> Result<(
         let life = register(attachment.geometry(), line);
         let _hold = fork::hold();
         attachment.live(life);
+        announce_arrival(attachment);
         return Ok(());
     }
     Err(Error::TooManyParticipants {
@@ -184,7 +186,16 @@ pub(super) fn take_seat(attachment: &Attachment, fd: BorrowedFd<'_>) -> Result<(
     })
 }
 
-fn busy(options: &Options, name: &str) -> Error {
+/// Tells those who watch the lives of all participants that there is one more. Whoever is killed before this line has
+/// held nothing yet; but for another thread of a forked child that attaches again, whose death the end of a slice tells.
+fn announce_arrival(attachment: &Attachment) {
+    let arrivals = &attachment.header().arrivals;
+    // ORDERING(arrivals): Release. Our line is complete and our life word registered.
+    arrivals.fetch_add(1, Ordering::Release);
+    wait::wake_watchers(arrivals);
+}
+
+pub(super) fn busy(options: &Options, name: &str) -> Error {
     Error::TimedOut {
         what: "nobody let go of the life cycle of",
         name: name.to_owned(),
@@ -285,6 +296,12 @@ fn look_at_header(
     }
     let geometry =
         Geometry::check(header, status.size).map_err(|what| space::damaged(name, what))?;
+    if geometry.flags & FLAG_SYSTEM_V != 0 {
+        return Err(Error::NotASegment {
+            name: name.to_owned(),
+            reason: "its bytes are those of a System V segment",
+        });
+    }
     let nameless = geometry.flags & FLAG_ANONYMOUS != 0;
     if nameless && !object::is_size_sealed(fd).map_err(system("fcntl(F_GET_SEALS)"))? {
         return Err(Error::NotASegment {

@@ -153,7 +153,8 @@ fn bear(
     .map_err(|error| space::out_of_address_space(name, reserved, error))?;
     space::lock_if_asked(options, &mapping, size).map_err(system("mlock"))?;
     let region = space::region_of(&mapping);
-    let geometry = write_header(options, &region, size, reserved, file.is_none())
+    let extra = file.map_or(FLAG_ANONYMOUS, |_| 0);
+    let geometry = write_header(options, &region, size, reserved, extra)
         .map_err(system("pthread_mutex_init"))?;
     let line: &Line = region
         .get(geometry.line_offset(0))
@@ -166,6 +167,7 @@ fn bear(
     header
         .next_free
         .store(geometry.data_start(), Ordering::Relaxed);
+    header.magic.store(MAGIC, Ordering::Relaxed);
     let seat = Seat { tag, carrier, life };
 
     let attachment = Attachment::new(Parts {
@@ -195,21 +197,20 @@ fn publish(fd: BorrowedFd<'_>, file: &str, naming: &Naming) -> io::Result<()> {
     }
 }
 
-fn write_header(
+pub(super) fn write_header(
     options: &Options,
     region: &Region,
     size: u64,
     reserved: u64,
-    anonymous: bool,
+    extra: u32,
 ) -> io::Result<Geometry> {
     let header: &Header = region.get(0).ok_or(io::ErrorKind::InvalidData)?;
-    let mut flags = 0;
+    let mut flags = extra;
     flags |= if options.remove_with_last {
         FLAG_REMOVE_WITH_LAST
     } else {
         0
     };
-    flags |= if anonymous { FLAG_ANONYMOUS } else { 0 };
     flags |= if options.keeper { 0 } else { FLAG_NO_KEEPER };
     let now = clock::realtime_ns();
     let (device, inode) = process::pid_namespace();
@@ -232,7 +233,6 @@ fn write_header(
     header.times[1].store(now, Ordering::Relaxed);
     header.times[3].store(now, Ordering::Relaxed);
     space::init_objects(header)?;
-    header.magic.store(MAGIC, Ordering::Relaxed);
     Geometry::check(header, size).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 

@@ -275,7 +275,10 @@ pub(super) fn grow(attachment: &Attachment, room: u64) -> Result<()> {
         .checked_add(room)
         .and_then(|size| size.checked_next_multiple_of(page));
     // A header that claims more than the file has must not hide that there is less.
-    let now = header.size.load(Ordering::Relaxed).min(attachment.backed());
+    let now = match attachment.mapping().system_v() {
+        Some(_) => geometry.reserved, // never grows
+        None => header.size.load(Ordering::Relaxed).min(attachment.backed()),
+    };
     let size = size
         .filter(|&size| size <= geometry.reserved)
         .ok_or_else(|| Error::OutOfSpace {

@@ -56,9 +56,9 @@ pub(super) fn lock_header(attachment: &Attachment) -> Result<HeaderGuard<'_>> {
                 mutex.mark_consistent().map_err(failed)?;
                 return Ok(guard);
             }
-            None => {
-                attachment.release_the_lost(mutex);
-            }
+            // Without a holder it is ours at once, however late it is.
+            None if attachment.release_the_lost(mutex) => continue,
+            None => {}
         }
         if deadline.passed() {
             return Err(Error::TimedOut {

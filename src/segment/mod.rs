@@ -3,6 +3,7 @@
 mod attach;
 mod birth;
 mod directory;
+mod foreign;
 mod guard;
 mod options;
 mod people;
@@ -12,13 +13,16 @@ mod shortcut;
 mod space;
 mod stat;
 mod sweep;
+mod system_v;
 mod travel;
 
 pub use directory::ObjectInfo;
+pub use foreign::Foreign;
 pub use options::{DEFAULT_OBJECTS, DEFAULT_PARTICIPANTS, DEFAULT_SIZE, Options};
 pub use people::{Death, Deaths, Life, Participant};
 pub use stat::Stat;
 pub use sweep::{Listed, Sweep, Swept};
+pub(crate) use system_v::{remove as remove_system_v, set as set_system_v};
 pub use travel::CommandSegment;
 
 use crate::error::{Error, Result};

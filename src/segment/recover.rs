@@ -78,9 +78,10 @@ fn for_each_object(
         // participants, by any reasonable factor.
         let fit = (object.len() / size_of::<Role>() as u64).min(2 * u64::from(MAX_LINES));
         let roles = u64::from(entry.roles.load(Ordering::Relaxed)).min(fit) as u32;
-        let is_mutex = entry.kind.load(Ordering::Relaxed) == Kind::MUTEX.number();
+        let kind = Kind::from_number(entry.kind.load(Ordering::Relaxed));
+        let has_mutex = matches!(kind, Some(Kind::MUTEX | Kind::QUEUE));
         let mutex = entry.mutex.load(Ordering::Relaxed).checked_sub(1);
-        let mutex = mutex.filter(|_| is_mutex).map(u64::from);
+        let mutex = mutex.filter(|_| has_mutex).map(u64::from);
         f((&object, entry), roles, mutex);
     }
 }

@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::layout::{FLAG_ANONYMOUS, FLAG_REMOVE_WITH_LAST};
 use crate::primitive::Ordering;
-use crate::segment::{Segment, directory};
+use crate::segment::{Segment, directory, system_v};
 use crate::sys::object::{self, Status};
+use crate::sys::sysv;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -106,6 +107,11 @@ impl Segment {
                 reason,
             });
         }
+        if let Some(id) = self.attachment().mapping().system_v() {
+            system_v::set(id, None, None, Some(mode))
+                .map_err(|error| Error::system(self.name(), "shmctl(IPC_SET)", error))?;
+            return Ok(());
+        }
         self.change("fchmod", |fd| object::set_mode(fd, mode))
     }
 
@@ -115,6 +121,11 @@ impl Segment {
     ///
     /// [`Error::NoPermission`] unless the system lets this process give it away.
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        if let Some(id) = self.attachment().mapping().system_v() {
+            system_v::set(id, uid, gid, None)
+                .map_err(|error| Error::system(self.name(), "shmctl(IPC_SET)", error))?;
+            return Ok(());
+        }
         self.change("fchown", |fd| object::set_owner(fd, uid, gid))
     }
 
@@ -150,7 +161,23 @@ impl Segment {
             .probe()
             .with(object::status)
             .and_then(|status| status);
-        status.map_err(|error| Error::system(self.name(), "fstat", error))
+        let status = status.map_err(|error| Error::system(self.name(), "fstat", error))?;
+        let Some(id) = self.attachment().mapping().system_v() else {
+            return Ok(status);
+        };
+        // The file behind the descriptor has the lock bytes only.
+        let memory = sysv::status(id);
+        let memory =
+            memory.map_err(|error| Error::system(self.name(), "shmctl(IPC_STAT)", error))?;
+        Ok(Status {
+            size: self.attachment().geometry().reserved,
+            blocks_bytes: self.attachment().geometry().reserved,
+            mode: memory.mode,
+            uid: memory.uid,
+            gid: memory.gid,
+            links: u64::from(!memory.is_marked),
+            ..status
+        })
     }
 
     fn change(

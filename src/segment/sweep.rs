@@ -6,7 +6,7 @@ use crate::name;
 use crate::participant::{self, Attachment, Retired};
 use crate::primitive::Ordering;
 use crate::segment::options::Options;
-use crate::segment::{Segment, attach};
+use crate::segment::{Segment, attach, system_v};
 use crate::sys::object::{self, Access, FileKind};
 use crate::sys::process;
 use std::io;
@@ -60,8 +60,8 @@ impl Sweep {
         self
     }
 
-    /// Removes what nobody lives in: segments made with [`remove_with_last`](Options::remove_with_last), and private
-    /// names that makers left when they died. Never touches a living one, nor another user's.
+    /// Removes what nobody lives in: segments made with [`remove_with_last`](Options::remove_with_last), private names
+    /// that makers left when they died, and companions of System V segments of this IPC namespace that are gone. Never touches a living one, nor another user's.
     ///
     /// # Errors
     ///
@@ -73,6 +73,10 @@ impl Sweep {
         }
         let mut swept = Swept::default();
         for file in names()? {
+            if space.is_none() && system_v::is_orphan(&file) {
+                system_v::sweep(&file, &mut swept);
+                continue;
+            }
             let staging = name::is_staging(space, &file);
             if !staging && name::parse(space, &file).is_none() {
                 continue;
@@ -184,6 +188,9 @@ pub(super) fn unlink(attachment: &Attachment) -> Result<bool> {
     let Some(file) = attachment.file() else {
         return Ok(false);
     };
+    if let Some(id) = attachment.mapping().system_v() {
+        return system_v::unlink(attachment.name(), id);
+    }
     let done = attachment.probe().with(|fd| participant::unlink(fd, file));
     match done.and_then(|done| done) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

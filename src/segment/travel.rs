@@ -43,6 +43,9 @@ impl CommandSegment for Command {
     fn segment(&mut self, label: &str, segment: &Segment) -> Result<&mut Self> {
         crate::name::check(label)?;
         let variable = format!("{VARIABLE}{label}");
+        if let Some(id) = segment.attachment().mapping().system_v() {
+            return Ok(self.env(variable, format!("sysv:{id}")));
+        }
         if let Some(file) = segment.attachment().file() {
             return Ok(self.env(variable, format!("file:{file}")));
         }
@@ -68,6 +71,10 @@ impl Segment {
         let options = Options::default();
         if let Some(file) = value.strip_prefix("file:") {
             return open_file(&options, label, file);
+        }
+        if let Some(id) = value.strip_prefix("sysv:") {
+            let id = id.parse().map_err(|_| missing())?;
+            return Segment::in_system_v(&options, id);
         }
         let (number, name) = value
             .strip_prefix("fd:")
@@ -101,8 +108,12 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if it cannot be duplicated.
+    /// [`Error::System`] if it cannot be duplicated, or if the memory is a System V segment, which has none.
     pub fn descriptor(&self) -> Result<OwnedFd> {
+        if self.attachment().mapping().system_v().is_some() {
+            let none = std::io::ErrorKind::Unsupported.into();
+            return Err(Error::system(self.name(), "dup", none));
+        }
         let copy = self
             .attachment()
             .probe()

@@ -8,39 +8,38 @@ use crate::layout::{InSegment, LayoutRow, Region, layout_rows};
 use crate::message::Message;
 use crate::object::raw::{Needs, Raw};
 use crate::object::{Kind, Object, Shared};
-use crate::participant::Attachment;
 use crate::primitive::{AtomicU32, Ordering};
+use crate::sync::guard::{Hold, Mark, MutexGuard, take};
 use crate::sync::poison::{Cause, LockError, LockFailure, Poisoned, TryLockError};
+use crate::sync::state::{Holder, State};
 use crate::sys::clock::Deadline;
 use crate::sys::mutex::{Locked, MutexError, RobustMutex};
 use crate::sys::object::Access;
-use crate::sys::{fork, process};
+use crate::sys::process;
 use crate::wait::Backoff;
-use std::fmt;
 use std::marker::PhantomData;
 use std::mem::offset_of;
-use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::time::Duration;
 
 /// Nobody died or panicked since the poison was last cleared.
-const SOUND: u32 = 0;
+pub(super) const SOUND: u32 = 0;
 /// A holder died.
 const OWNER_DIED: u32 = 1;
 /// A holder panicked.
-const PANICKED: u32 = 2;
+pub(super) const PANICKED: u32 = 2;
 
 /// The head of a mutex in a segment; the data follow at the next multiple of 64 bytes.
 #[repr(C, align(64))]
-struct Head {
+pub(super) struct Head {
     /// Robust, process-shared, normal: as `pthread_mutex_init` makes it.
-    mutex: RobustMutex,
+    pub(super) mutex: RobustMutex,
     /// Process id of the holder; 0 if nobody holds it. Written by the holder only.
-    holder: AtomicU32,
+    pub(super) holder: AtomicU32,
     /// `SOUND`, `OWNER_DIED` or `PANICKED`. Written by the holder only.
-    poison: AtomicU32,
+    pub(super) poison: AtomicU32,
     /// Process id of who caused the poison; 0 if unknown. Written by the holder only.
-    culprit: AtomicU32,
+    pub(super) culprit: AtomicU32,
     /// Spare; zero.
     spare: AtomicU32,
 }
@@ -62,12 +61,20 @@ const SLICE: Duration = Duration::from_secs(1);
 /// Lies in a segment; made by [`Segment::construct`](crate::Segment::construct) with the first value, used through
 /// [`Shared`]. It is the robust, process-shared, normal pthread mutex of
 /// [pthread_mutexattr_setrobust(3)](https://man7.org/linux/man-pages/man3/pthread_mutexattr_setrobust.3.html), the data
-/// 64 bytes behind its beginning. The holder is a thread; a thread that locks twice waits for itself. Not fair.
+/// 64 bytes behind its beginning; a C program can lock it, see [`Shared::place`]. The holder is a thread; a thread that
+/// locks twice waits for itself. Not fair.
+///
+/// An uncontended lock and unlock make no system call and cost as much as the C library's own; a lock that is taken while
+/// the thread holds another one costs a few times that.
+///
+/// Works across `fork`: a child locks through the handles it inherited. A guard that it inherited is no lock and does
+/// nothing when dropped; the parent still holds it.
 ///
 /// # Owner death
 ///
 /// The next locker gets the guard inside [`LockError::Poisoned`] with the cause, at once; so does everybody after it,
-/// until somebody calls [`clear_poison`](Shared::clear_poison). The same holds for a holder that panicked.
+/// until somebody calls [`clear_poison`](Shared::clear_poison). The same holds for a holder that panicked. A holder is a
+/// thread: one that ends with a leaked guard is a dead holder, though its process lives on.
 ///
 /// # Examples
 ///
@@ -94,9 +101,27 @@ const SLICE: Duration = Duration::from_secs(1);
 /// ```
 pub struct Mutex<T: Message>(PhantomData<T>);
 
-/// Where the data of a mutex lie in this process; bounded and aligned.
+/// Where the parts of a [`Mutex`] lie, in bytes from the beginning of its segment; see [`Shared::place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MutexPlace {
+    /// The `pthread_mutex_t`.
+    pub mutex: u64,
+    /// The 32-bit word with the holder's process id, 0 if nobody holds it: for the cause that others are told. Written by
+    /// the holder; a program that never writes it is a holder whose number nobody knows.
+    pub holder: u64,
+    /// The 32-bit word that poisons the lock: 0 sound, 1 a holder died, 2 a holder panicked. Written by the holder.
+    pub poison: u64,
+    /// The data.
+    pub data: u64,
+}
+
+/// Where a mutex and its data lie in this process; bounded and aligned.
 #[derive(Clone, Copy)]
-pub struct Place<T>(NonNull<T>);
+pub struct Place<T> {
+    head: NonNull<Head>,
+    carries: PhantomData<T>,
+}
 
 // SAFETY: an address; what lies there is reached by the thread that holds the lock only.
 unsafe impl<T: Message> Send for Place<T> {}
@@ -104,8 +129,20 @@ unsafe impl<T: Message> Send for Place<T> {}
 unsafe impl<T: Message> Sync for Place<T> {}
 
 /// Where the data begin, in bytes from the object's start.
-fn data_offset<T>() -> u64 {
-    (size_of::<Head>() as u64).next_multiple_of(align_of::<T>().max(64) as u64)
+pub(super) const fn data_offset<T>() -> u64 {
+    let align = if align_of::<T>() > 64 {
+        align_of::<T>()
+    } else {
+        64
+    };
+    (size_of::<Head>() as u64).next_multiple_of(align as u64)
+}
+
+impl<T: Message> Mutex<T> {
+    /// Bytes of the whole object.
+    pub(super) const fn len() -> u64 {
+        data_offset::<T>() + size_of::<T>() as u64
+    }
 }
 
 impl<T: Message> Raw for Mutex<T> {
@@ -117,9 +154,8 @@ impl<T: Message> Raw for Mutex<T> {
     }
 
     fn needs(_: &T) -> Result<Needs, Error> {
-        let len = data_offset::<T>() + size_of::<T>() as u64;
         Ok(Needs {
-            len,
+            len: Self::len(),
             roles: 0,
             mutex: Some(offset_of!(Head, mutex) as u32),
         })
@@ -140,10 +176,13 @@ impl<T: Message> Raw for Mutex<T> {
         let data = region
             .part(data_offset::<T>(), size_of::<T>() as u64)
             .ok_or("length of a mutex")?;
-        let pointer = data.base().cast::<T>();
-        pointer
+        data.base()
+            .cast::<T>()
             .is_aligned()
-            .then_some(Place(pointer))
+            .then_some(Place {
+                head: region.base().cast(),
+                carries: PhantomData,
+            })
             .ok_or("alignment of a mutex")
     }
 }
@@ -151,84 +190,6 @@ impl<T: Message> Raw for Mutex<T> {
 impl<T: Message> Object for Mutex<T> {
     type Config = T;
     const KIND: Kind = Kind::MUTEX;
-}
-
-/// The right to the data behind a [`Mutex`]; unlocks when dropped.
-///
-/// Not `Send`: a pthread mutex is unlocked by the thread that locked it. A leaked guard keeps the lock, and the
-/// segment mapped, until the process ends.
-///
-/// ```compile_fail
-/// fn needs_send<T: Send>() {}
-/// needs_send::<tombolo::sync::MutexGuard<'static, u64>>();
-/// ```
-#[must_use = "the lock is released at once if the guard is not kept"]
-pub struct MutexGuard<'a, T: Message> {
-    head: &'a Head,
-    attachment: &'a Attachment,
-    data: NonNull<T>,
-    panicking: bool,
-    /// The process image that locked; a forked child has a copy of the guard, and no lock.
-    home: u64,
-    /// Not `Send`: see above.
-    thread: PhantomData<*mut T>,
-}
-
-// SAFETY: a shared guard gives `&T` only, and messages are `Sync`.
-unsafe impl<T: Message> Sync for MutexGuard<'_, T> {}
-
-impl<T: Message> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: bounded and aligned at attach, a value of `T` as checked when locked, and ours while we hold it.
-        unsafe { self.data.as_ref() }
-    }
-}
-
-impl<T: Message> DerefMut for MutexGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`, and this guard is exclusively borrowed.
-        unsafe { self.data.as_mut() }
-    }
-}
-
-impl<T: Message> Drop for MutexGuard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        if fork::incarnation() != self.home {
-            return;
-        }
-        if std::thread::panicking() && !self.panicking {
-            self.head
-                .culprit
-                .store(process::cached_pid(), Ordering::Relaxed);
-            self.head.poison.store(PANICKED, Ordering::Relaxed);
-        }
-        self.head.holder.store(0, Ordering::Relaxed);
-        // SAFETY: this guard stands for the lock, taken by this thread since it is not `Send`, and was marked
-        // consistent when it was taken.
-        let unlocked = unsafe { self.head.mutex.unlock() };
-        // Refused in a forked child, whose copy of a guard is no lock; and if the bytes were damaged under our hands,
-        // which the next locker is told.
-        if unlocked.is_err() {
-            self.attachment.keep_mapped();
-        }
-    }
-}
-
-impl<T: Message + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: Message + fmt::Display> fmt::Display for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
 }
 
 fn failure(error: MutexError) -> LockFailure {
@@ -253,9 +214,9 @@ impl<T: Message> Shared<Mutex<T>> {
     /// Returns at once with the cause.
     #[inline]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        match self.try_take()? {
-            Some(locked) => self.guard(locked),
-            None => self.lock_slow(None),
+        match self.take() {
+            Ok(mark) => Ok(self.held(mark)),
+            Err(mark) => Ok(self.admit(self.lock_otherwise(mark, None)?)?),
         }
     }
 
@@ -266,13 +227,13 @@ impl<T: Message> Shared<Mutex<T>> {
     /// [`TryLockError::WouldBlock`] if somebody does; otherwise as [`lock`](Self::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>, TryLockError<MutexGuard<'_, T>>> {
-        let Some(locked) = self.try_take()? else {
-            return Err(TryLockError::WouldBlock);
-        };
-        self.guard(locked).map_err(|error| match error {
-            LockError::Poisoned(poisoned) => TryLockError::Poisoned(poisoned),
-            LockError::Failed(failure) => TryLockError::Failed(failure),
-        })
+        match self.take() {
+            Ok(mark) => Ok(self.held(mark)),
+            Err(mark) => match self.try_lock_otherwise(mark)? {
+                Some(mark) => Ok(self.admit(mark)?),
+                None => Err(TryLockError::WouldBlock),
+            },
+        }
     }
 
     /// Locks, waiting at most `timeout` on the monotonic clock.
@@ -284,9 +245,12 @@ impl<T: Message> Shared<Mutex<T>> {
         &self,
         timeout: Duration,
     ) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        match self.try_take()? {
-            Some(locked) => self.guard(locked),
-            None => self.lock_slow(Some(Deadline::after(timeout))),
+        match self.take() {
+            Ok(mark) => Ok(self.held(mark)),
+            Err(mark) => {
+                let deadline = Deadline::after(timeout);
+                Ok(self.admit(self.lock_otherwise(mark, Some(deadline))?)?)
+            }
         }
     }
 
@@ -305,6 +269,7 @@ impl<T: Message> Shared<Mutex<T>> {
     /// As [`lock`](Self::lock), but for poison and invalid data.
     pub fn reset(&self, value: T) -> Result<(), LockFailure> {
         let head = self.writable().ok_or(LockFailure::ReadOnly)?;
+        let waits = self.attachment().note_wait(self.region());
         let locked = loop {
             let limit = Deadline::after(SLICE);
             match head.mutex.lock_until(Some(limit.ns())).map_err(failure)? {
@@ -312,9 +277,10 @@ impl<T: Message> Shared<Mutex<T>> {
                 None => self.attachment().release_the_lost(&head.mutex),
             };
         };
-        let guard = self.hold(head, locked)?;
+        drop(waits);
+        let guard = self.repaired(locked)?;
         // SAFETY: bounded and aligned at attach, and ours while the guard lives; nothing is read.
-        unsafe { guard.data.as_ptr().write(value) };
+        unsafe { guard.data().as_ptr().write(value) };
         head.poison.store(SOUND, Ordering::Relaxed);
         Ok(())
     }
@@ -322,87 +288,194 @@ impl<T: Message> Shared<Mutex<T>> {
     /// Whether a holder died or panicked since the poison was last cleared. A death that nobody has met by locking
     /// does not show yet.
     pub fn is_poisoned(&self) -> bool {
-        self.head()
-            .is_some_and(|head| head.poison.load(Ordering::Relaxed) != SOUND)
+        self.head().poison.load(Ordering::Relaxed) != SOUND
     }
 
-    fn head(&self) -> Option<&Head> {
-        self.region().get(0)
+    /// Who holds it, who waits, and whether it is poisoned.
+    ///
+    /// A holder is a thread. One that died without anybody having locked since is shown as dead; a C program that holds
+    /// the lock has process id 0 unless it wrote its own.
+    pub fn state(&self) -> State {
+        let head = self.head();
+        let mut state = State::of(self.attachment(), self.region());
+        let (thread, is_dead) = (head.mutex.holder_tid(), head.mutex.is_orphaned());
+        if thread != 0 || is_dead {
+            state.holders.push(Holder {
+                pid: head.holder.load(Ordering::Relaxed),
+                thread: (thread != 0).then_some(thread),
+                shares: 1,
+                is_dead,
+            });
+        }
+        state.poisoned = cause(head);
+        state
     }
 
+    /// Where a program that knows `pthread_mutex_t` finds the lock and its data, in bytes from the segment's start.
+    ///
+    /// The pthread mutex is the robust, process-shared, normal one of the C library; a C program maps the shared-memory
+    /// object `/tombolo.<name>`, locks there, changes the data and unlocks. After `EOWNERDEAD` it repairs the data, or stores
+    /// 1 in [`poison`](MutexPlace::poison) so that others hear of it, stores 0 in [`holder`](MutexPlace::holder), and calls
+    /// `pthread_mutex_consistent`. It keeps the rules of the C library: no unmapping while it holds the lock, one mapping
+    /// in a process, one pid namespace. `docs/layout.md` has the words of the lock, and a program.
+    pub fn place(&self) -> MutexPlace {
+        let mapped = self.attachment().mapping().as_ptr().addr().get();
+        let mutex = (self.region().base().addr().get() - mapped) as u64;
+        MutexPlace {
+            mutex: mutex + offset_of!(Head, mutex) as u64,
+            holder: mutex + offset_of!(Head, holder) as u64,
+            poison: mutex + offset_of!(Head, poison) as u64,
+            data: mutex + data_offset::<T>(),
+        }
+    }
+
+    /// Where the data lie in this process, for access without the lock.
+    ///
+    /// Dereferencing it is unsafe, and right only where nobody else can lock. No handle of this library can know that by
+    /// itself, however exclusively it is borrowed: any process that may open the segment can have the same lock a moment
+    /// later. So there is neither `get_mut` nor `into_inner`. Exclusive are
+    ///
+    /// - the value that is handed to [`Segment::construct`](crate::Segment::construct): the lock appears under its name
+    ///   with it, complete;
+    /// - the data of an anonymous segment that has been handed to nobody yet, and of a named one that the program knows
+    ///   itself alone with, while no other thread has a handle: there the pointer may be used;
+    /// - the data behind a guard.
+    ///
+    /// The bytes may be no value of `T` if another program wrote them, and nothing has checked them. If the pointer is
+    /// used while somebody else holds the lock, both see half-changed data, which is undefined behaviour in Rust.
+    ///
+    /// ```compile_fail
+    /// fn exclusive(lock: &mut tombolo::Shared<tombolo::sync::Mutex<u64>>) -> &mut u64 {
+    ///     lock.get_mut() // borrowed exclusively here, and locked by another process
+    /// }
+    /// ```
+    pub fn data_ptr(&self) -> *mut T {
+        let data = self
+            .region()
+            .part(data_offset::<T>(), size_of::<T>() as u64);
+        data.map_or(std::ptr::null_mut(), |data| data.base().as_ptr().cast())
+    }
+
+    #[inline(always)]
+    pub(super) fn head(&self) -> &Head {
+        // SAFETY: bounded and aligned at attach, made of atomics, and mapped as long as this handle lives.
+        unsafe { self.view().head.as_ref() }
+    }
+
+    #[inline(always)]
     fn writable(&self) -> Option<&Head> {
-        (self.attachment().access() == Access::ReadWrite).then(|| self.head())?
+        (self.attachment().access() == Access::ReadWrite).then(|| self.head())
     }
 
-    #[inline]
-    fn try_take(&self) -> Result<Option<Locked>, LockFailure> {
+    /// The common case; otherwise the mark, which may be that of a lock that was taken.
+    #[inline(always)]
+    fn take(&self) -> Result<Mark, Mark> {
+        let Some(head) = self.writable() else {
+            return Err(Mark::NONE);
+        };
+        match take(head) {
+            mark if T::ANY_BITS && mark.is_plain() => Ok(mark),
+            mark => Err(mark),
+        }
+    }
+
+    /// Locks in whatever way, unless `mark` says that it is done; and looks at the data.
+    #[cold]
+    #[inline(never)]
+    fn lock_otherwise(&self, mark: Mark, deadline: Option<Deadline>) -> Result<Mark, LockFailure> {
+        if mark.is_taken() {
+            return self.look_at(self.held(mark));
+        }
         let head = self.writable().ok_or(LockFailure::ReadOnly)?;
-        head.mutex.try_lock().map_err(failure)
+        if !mark.is_busy() {
+            if let Some(locked) = head.mutex.try_lock_by_glibc().map_err(failure)? {
+                return self.hold(locked);
+            }
+        }
+        let mut backoff = Backoff::new();
+        while backoff.rest() {
+            if let Some(locked) = head.mutex.try_lock().map_err(failure)? {
+                return self.hold(locked);
+            }
+        }
+        self.look_at(self.sleep(deadline)?)
     }
 
     #[cold]
-    fn lock_slow(
-        &self,
-        deadline: Option<Deadline>,
-    ) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        let mut backoff = Backoff::new();
-        while backoff.rest() {
-            if let Some(locked) = self.try_take()? {
-                return self.guard(locked);
-            }
+    #[inline(never)]
+    fn try_lock_otherwise(&self, mark: Mark) -> Result<Option<Mark>, LockFailure> {
+        if mark.is_taken() {
+            return self.look_at(self.held(mark)).map(Some);
         }
         let head = self.writable().ok_or(LockFailure::ReadOnly)?;
+        if mark.is_busy() {
+            return Ok(None);
+        }
+        match head.mutex.try_lock_by_glibc().map_err(failure)? {
+            Some(locked) => self.hold(locked).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Sleeps until the lock is ours, in slices.
+    fn sleep(&self, deadline: Option<Deadline>) -> Result<MutexGuard<'_, T>, LockFailure> {
+        let head = self.writable().ok_or(LockFailure::ReadOnly)?;
+        let _note = self.attachment().note_wait(self.region());
         loop {
             let limit = deadline.map_or_else(
                 || Deadline::after(SLICE),
                 |deadline| deadline.min_with(SLICE),
             );
             if let Some(locked) = head.mutex.lock_until(Some(limit.ns())).map_err(failure)? {
-                return self.guard(locked);
+                return self.repaired(locked);
             }
-            self.attachment().release_the_lost(&head.mutex);
-            if deadline.is_some_and(Deadline::passed) {
-                return Err(LockFailure::TimedOut.into());
+            // Without a holder it is ours at once, however late it is.
+            let is_released = self.attachment().release_the_lost(&head.mutex);
+            if !is_released && deadline.is_some_and(Deadline::passed) {
+                return Err(LockFailure::TimedOut);
             }
         }
     }
 
-    /// Makes the guard of a lock that this thread has just taken.
-    #[inline]
-    fn guard(&self, locked: Locked) -> Result<MutexGuard<'_, T>, LockError<MutexGuard<'_, T>>> {
-        let head = self.head().ok_or(LockFailure::Damaged)?;
-        let guard = self.hold(head, locked)?;
-        head.holder.store(process::cached_pid(), Ordering::Relaxed);
-        if !T::ANY_BITS && !is_valid(guard.data) {
-            return Err(LockFailure::Invalid.into());
+    /// The guard of a lock that has been taken.
+    #[inline(always)]
+    fn held(&self, mark: Mark) -> MutexGuard<'_, T> {
+        // SAFETY: bounded and aligned at attach, in this handle's segment.
+        let hold = unsafe { Hold::new(self.view().head, self.attachment(), mark) };
+        MutexGuard::new(hold)
+    }
+
+    /// The guard of a lock that has been taken and whose data are a value, with the poison if there is any.
+    #[inline(always)]
+    fn admit(&self, mark: Mark) -> Result<MutexGuard<'_, T>, Poisoned<MutexGuard<'_, T>>> {
+        let guard = self.held(mark);
+        match cause(self.head()) {
+            None => Ok(guard),
+            Some(cause) => Err(Poisoned::new(guard, cause)),
         }
-        match head.poison.load(Ordering::Relaxed) {
-            SOUND => Ok(guard),
-            poison => Err(LockError::Poisoned(Poisoned::new(
-                guard,
-                cause(head, poison),
-            ))),
+    }
+
+    /// Writes down who has just taken the lock, after it has been brought in order.
+    fn hold(&self, locked: Locked) -> Result<Mark, LockFailure> {
+        self.look_at(self.repaired(locked)?)
+    }
+
+    /// Whether what the lock guards is a value; the lock stays taken if it is.
+    fn look_at(&self, guard: MutexGuard<'_, T>) -> Result<Mark, LockFailure> {
+        if !T::ANY_BITS && !is_valid(guard.data()) {
+            return Err(LockFailure::Invalid);
         }
+        Ok(guard.into_mark())
     }
 
     /// The lock that this thread has just taken, in order; unlocked again if it cannot be brought in order.
-    #[inline]
-    fn hold<'a>(
-        &'a self,
-        head: &'a Head,
-        locked: Locked,
-    ) -> Result<MutexGuard<'a, T>, LockFailure> {
-        let guard = MutexGuard {
-            head,
-            attachment: self.attachment(),
-            data: self.view().0,
-            panicking: std::thread::panicking(),
-            home: fork::incarnation(),
-            thread: PhantomData,
-        };
+    fn repaired(&self, locked: Locked) -> Result<MutexGuard<'_, T>, LockFailure> {
+        let guard = self.held(Mark::new());
+        let head = self.head();
         if locked == Locked::OwnerDied {
             self.mourn(head)?;
         }
+        head.holder.store(process::cached_pid(), Ordering::Relaxed);
         Ok(guard)
     }
 
@@ -417,18 +490,29 @@ impl<T: Message> Shared<Mutex<T>> {
     }
 }
 
-fn cause(head: &Head, poison: u32) -> Cause {
+/// What poisons the lock.
+#[cold]
+#[inline(never)]
+fn cause(head: &Head) -> Option<Cause> {
     let pid = head.culprit.load(Ordering::Relaxed);
-    if poison == PANICKED {
-        return Cause::Panicked { pid };
-    }
-    Cause::OwnerDied {
-        pid: (pid != 0).then_some(pid),
+    match head.poison.load(Ordering::Relaxed) {
+        SOUND => None,
+        PANICKED => Some(Cause::Panicked { pid }),
+        _ => Some(Cause::OwnerDied {
+            pid: (pid != 0).then_some(pid),
+        }),
     }
 }
 
+/// Up to this many bytes a copy fits on the stack.
+const SMALL: usize = 4_096;
+
 /// Checks a private copy of the data.
 fn is_valid<T: Message>(data: NonNull<T>) -> bool {
+    if size_of::<T>() <= SMALL {
+        // SAFETY: bounded and aligned at attach, and held by the caller.
+        return unsafe { crate::message::read(data.as_ptr()) }.is_some();
+    }
     let mut copy = vec![0u8; size_of::<T>()];
     // SAFETY: bounded at attach, and held by the caller; the copy is as long and overlaps nothing.
     unsafe {

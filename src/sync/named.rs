@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::name;
-use crate::sync::semaphore::{SemaphoreError, posting};
+use crate::sync::semaphore::{SemaphoreError, SemaphoreGuard, posting};
 use crate::sys::clock::Deadline;
 use crate::sys::semaphore as raw;
 use std::time::Duration;
@@ -17,9 +17,13 @@ const SLICE: Duration = Duration::from_millis(50);
 /// never come. Use the timed call, or a [`Semaphore`](crate::sync::Semaphore) in a segment. The name stays until
 /// somebody unlinks it.
 ///
+/// `acquire` takes one for good, `access` gives it back when its guard is dropped, as for
+/// [`Semaphore`](crate::sync::Semaphore). Works across `fork`; a C program opens the same one as `/tombolo.<name>`.
+///
 /// # Owner death
 ///
-/// As for [`Semaphore`](crate::sync::Semaphore): the count survives, and what a dead process took is not given back.
+/// As for [`Semaphore`](crate::sync::Semaphore): the count survives, what a dead process took is not given back, and a
+/// living waiter that lost its wake-up to a death goes on within 50 ms.
 ///
 /// # Examples
 ///
@@ -201,6 +205,9 @@ impl NamedSemaphore {
     ///
     /// The system's.
     pub fn acquire(&self) -> Result<(), SemaphoreError> {
+        if self.raw.try_wait().map_err(SemaphoreError::System)? {
+            return Ok(());
+        }
         while !self.wait(Deadline::after(SLICE))? {}
         Ok(())
     }
@@ -233,6 +240,36 @@ impl NamedSemaphore {
                 return Err(SemaphoreError::TimedOut);
             }
         }
+    }
+
+    /// Takes one as [`acquire`](Self::acquire) does, and gives it back when the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Self::acquire).
+    pub fn access(&self) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+        self.acquire()?;
+        Ok(SemaphoreGuard::new(&self.raw))
+    }
+
+    /// Takes one if there is one, and gives it back when the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_acquire`](Self::try_acquire).
+    pub fn try_access(&self) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+        self.try_acquire()?;
+        Ok(SemaphoreGuard::new(&self.raw))
+    }
+
+    /// Takes one, waiting at most `timeout` on the monotonic clock, and gives it back when the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire_timeout`](Self::acquire_timeout).
+    pub fn access_timeout(&self, timeout: Duration) -> Result<SemaphoreGuard<'_>, SemaphoreError> {
+        self.acquire_timeout(timeout)?;
+        Ok(SemaphoreGuard::new(&self.raw))
     }
 
     /// The count; it may be untrue when this returns.

@@ -37,6 +37,7 @@ pub struct Poisoned<G> {
 }
 
 impl<G> Poisoned<G> {
+    #[inline]
     pub(super) fn new(guard: G, cause: Cause) -> Self {
         Self { guard, cause }
     }
@@ -75,9 +76,21 @@ pub enum LockFailure {
     /// The bytes of the lock are damaged, or a foreign program left it beyond recovery.
     #[error("the lock is damaged")]
     Damaged,
-    /// The process was forked by the bare system call, behind the C library's back.
-    #[error("this process was forked behind the C library's back and cannot lock")]
+    /// The process was forked and has not attached, or was forked by the bare system call, behind the C library's back.
+    #[error(
+        "this process was forked behind the C library's back, or was forked and has not attached"
+    )]
     NotAttached,
+    /// A lock that is not robust names a holder that does not exist: it died, and nobody can take the lock over; or it
+    /// lives in another pid namespace.
+    #[error("thread {tid}, which holds the lock, does not exist; the lock is not robust")]
+    HolderGone {
+        /// Its number.
+        tid: u32,
+    },
+    /// The condition variable belongs to another mutex, or the mutex lies in another segment.
+    #[error("the condition variable is used with another mutex")]
+    OtherMutex,
     /// The segment is attached read-only.
     #[error("the segment is attached read-only")]
     ReadOnly,
@@ -129,13 +142,29 @@ pub enum TryLockError<G> {
     Failed(LockFailure),
 }
 
+impl<G> From<Poisoned<G>> for LockError<G> {
+    #[inline]
+    fn from(poisoned: Poisoned<G>) -> Self {
+        LockError::Poisoned(poisoned)
+    }
+}
+
+impl<G> From<Poisoned<G>> for TryLockError<G> {
+    #[inline]
+    fn from(poisoned: Poisoned<G>) -> Self {
+        TryLockError::Poisoned(poisoned)
+    }
+}
+
 impl<G> From<LockFailure> for LockError<G> {
+    #[inline]
     fn from(failure: LockFailure) -> Self {
         LockError::Failed(failure)
     }
 }
 
 impl<G> From<LockFailure> for TryLockError<G> {
+    #[inline]
     fn from(failure: LockFailure) -> Self {
         TryLockError::Failed(failure)
     }

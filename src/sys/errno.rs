@@ -14,3 +14,17 @@ pub(crate) const ENXIO: i32 = libc::ENXIO;
 pub(crate) const EOVERFLOW: i32 = libc::EOVERFLOW;
 /// The file system has no such operation.
 pub(crate) const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;
+/// There is one already.
+pub(crate) const EEXIST: i32 = libc::EEXIST;
+/// There is no room for another one.
+pub(crate) const ENOSPC: i32 = libc::ENOSPC;
+/// There is no memory.
+pub(crate) const ENOMEM: i32 = libc::ENOMEM;
+/// It was removed.
+pub(crate) const EIDRM: i32 = libc::EIDRM;
+/// Somebody else's, and not open to us.
+pub(crate) const EACCES: i32 = libc::EACCES;
+/// Only its owner may do that.
+pub(crate) const EPERM: i32 = libc::EPERM;
+/// A mutex was left beyond recovery.
+pub(crate) const ENOTRECOVERABLE: i32 = libc::ENOTRECOVERABLE;

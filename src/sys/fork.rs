@@ -94,6 +94,13 @@ pub(crate) fn is_incarnation(home: u64) -> bool {
     WIPED.word.load(Relaxed) == home || unknown() == home
 }
 
+/// Whether the page says so: as [`is_incarnation`], but for a kernel that wipes no pages, where it is always false for
+/// what is neither 0 nor the number of this image.
+#[inline(always)]
+pub(crate) fn is_marked(home: u64) -> bool {
+    WIPED.word.load(Relaxed) == home
+}
+
 #[cold]
 fn unknown() -> u64 {
     // ORDERING(incarnation): Acquire. What goes with the way is set; pairs with `set_up`.

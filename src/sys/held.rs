@@ -5,14 +5,17 @@
 //! follows it when the mutex is unlocked. Two facts are private to the thread: the head, and
 //! what we noted when we locked. The newest mutex is always next to the head, so as far as the
 //! head leads to mutexes of ours, one after the other, their links are known, and are written anew.
+// Fences in a reference to a variable of the thread.
+#![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::fork;
+use super::mutex::learn_kind;
 use super::robust::{ListHead, OwnList, own_list};
+use super::{alone, fork, process};
 
 /// How many robust mutexes a thread may hold: the kernel looks at no more when it dies.
 pub(crate) const MOST: usize = 2_048;
@@ -30,11 +33,13 @@ pub(super) struct Links {
 }
 
 impl Links {
-    fn node(&self) -> usize {
+    #[inline(always)]
+    pub(super) fn node(&self) -> usize {
         ptr::from_ref(&self.next).addr()
     }
 
-    fn point_to(&self, prev: usize, next: usize) {
+    #[inline(always)]
+    pub(super) fn point_to(&self, prev: usize, next: usize) {
         self.prev.store(prev, Relaxed);
         self.next.store(next, Relaxed);
     }
@@ -47,26 +52,42 @@ struct Note {
     next: usize,
 }
 
-/// What a thread knows of its own list.
-struct Held {
+/// What a thread knows of itself and of its own list.
+pub(super) struct Held {
+    /// The incarnation in which this thread may do without glibc, see [`alone`]; `NEVER` if it may not.
+    pub(super) able: Cell<u64>,
+    list: Cell<Option<OwnList>>,
+    /// The mutex that was locked when the list was empty, or 0: nothing can come after it.
+    pub(super) first: Cell<usize>,
+    /// The kind of a sound mutex.
+    pub(super) kind: Cell<u32>,
+    /// The number of this thread.
+    pub(super) tid: Cell<u32>,
+    /// The number of its process.
+    pub(super) pid: Cell<u32>,
     /// Of which all this is true; a forked child holds nothing.
     incarnation: Cell<u64>,
-    list: Cell<Option<OwnList>>,
+    /// How many are held beside the first.
     count: Cell<usize>,
-    /// The mutex that was locked when the list was empty, or 0: nothing can come after it.
-    first: Cell<usize>,
     /// The others, in the order of locking, as many as are remembered.
     notes: [Cell<Note>; REMEMBERED],
     noted: Cell<usize>,
 }
 
+/// No incarnation's number.
+const NEVER: u64 = u64::MAX;
+
 thread_local! {
     static HELD: Held = const {
         Held {
-            incarnation: Cell::new(0),
+            able: Cell::new(NEVER),
             list: Cell::new(None),
-            count: Cell::new(0),
             first: Cell::new(0),
+            kind: Cell::new(0),
+            tid: Cell::new(0),
+            pid: Cell::new(0),
+            incarnation: Cell::new(NEVER),
+            count: Cell::new(0),
             notes: [const { Cell::new(Note { node: 0, next: 0 }) }; REMEMBERED],
             noted: Cell::new(0),
         }
@@ -76,9 +97,41 @@ thread_local! {
 /// How many robust mutexes of ours the calling thread holds.
 pub(crate) fn held() -> usize {
     HELD.with(|held| match held.incarnation.get() {
-        incarnation if incarnation == fork::incarnation() => held.count.get(),
+        incarnation if incarnation == fork::incarnation() => held.count(),
         _ => 0,
     })
+}
+
+/// What this thread knows, and the head of its list, if it may do without glibc.
+#[inline(always)]
+pub(super) fn able() -> Option<(&'static Held, &'static ListHead)> {
+    // A closure this small is inlined, a larger one would not be.
+    let held = HELD.with(ptr::from_ref);
+    // SAFETY: a thread's own variable without destructor, which lives as long as the thread; the reference does not
+    // leave it, since `Held` is neither `Send` nor `Sync`.
+    let held = unsafe { &*held };
+    if !fork::is_marked(held.able.get()) {
+        return None;
+    }
+    Some((held, held.list.get()?.into_head()))
+}
+
+impl Held {
+    /// Whether the thread holds no robust mutex, ours or not.
+    #[inline(always)]
+    pub(super) fn is_empty(&self, head: &ListHead) -> bool {
+        head.next.load(Relaxed) == head.address()
+    }
+
+    /// Whether this mutex is the only robust one that the thread holds. A program in C may have unlocked and locked it anew
+    /// above others, of which we know by our count or by its link.
+    #[inline(always)]
+    pub(super) fn is_only(&self, head: &ListHead, node: usize, links: &Links) -> bool {
+        head.next.load(Relaxed) == node
+            && self.first.get() == node
+            && self.count.get() == 0
+            && links.next.load(Relaxed) == head.address()
+    }
 }
 
 /// Why a lock or an unlock was not even tried.
@@ -100,7 +153,7 @@ pub(super) struct Before {
 pub(super) fn before_lock() -> Result<Before, Refused> {
     HELD.with(|held| {
         held.check()?;
-        if held.count.get() >= MOST {
+        if held.count() >= MOST {
             return Err(Refused::TooMany);
         }
         let list = held.list.get();
@@ -117,10 +170,10 @@ pub(super) fn before_lock() -> Result<Before, Refused> {
 #[inline]
 pub(super) fn locked(links: &Links, before: Before) {
     HELD.with(|held| {
-        held.count.set(held.count.get() + 1);
         if before.is_empty {
             held.first.set(links.node());
         } else {
+            held.count.set(held.count.get() + 1);
             held.note(links.node(), before.next);
         }
     });
@@ -135,7 +188,8 @@ pub(super) fn before_unlock(links: &Links) -> Result<bool, Refused> {
         let node = links.node();
         let list = held.list.get();
         let head = head(&list);
-        if head.next.load(Relaxed) != node || held.first.get() != node {
+        let is_first = held.first.get() == node && held.count.get() == 0;
+        if head.next.load(Relaxed) != node || !is_first {
             held.mend(links, head);
             return Ok(false);
         }
@@ -148,7 +202,6 @@ pub(super) fn before_unlock(links: &Links) -> Result<bool, Refused> {
 #[inline]
 pub(super) fn unlocked(links: &Links, was_alone: bool) {
     HELD.with(|held| {
-        held.count.set(held.count.get().wrapping_sub(1));
         if was_alone {
             held.first.set(0);
         } else {
@@ -165,6 +218,10 @@ fn head(list: &Option<OwnList>) -> &ListHead {
 }
 
 impl Held {
+    fn count(&self) -> usize {
+        self.count.get() + usize::from(self.first.get() != 0)
+    }
+
     #[inline]
     fn check(&self) -> Result<(), Refused> {
         let incarnation = fork::incarnation();
@@ -185,6 +242,12 @@ impl Held {
         self.count.set(0);
         self.first.set(0);
         self.noted.set(0);
+        self.tid.set(process::tid());
+        self.pid.set(process::pid());
+        let works = |list: OwnList| fork::is_marked(incarnation) && alone::works(list.head());
+        let kind = learn_kind().filter(|_| self.list.get().is_some_and(works));
+        self.kind.set(kind.unwrap_or(0));
+        self.able.set(kind.map_or(NEVER, |_| incarnation));
         Ok(())
     }
 
@@ -229,6 +292,9 @@ impl Held {
         let list = self.list.get();
         let noted = &self.notes[..self.noted.get()];
         let place = noted.iter().rposition(|note| note.get().node == node);
+        if place.is_some() || self.first.get() != node {
+            self.count.set(self.count.get().saturating_sub(1));
+        }
         let next = match place {
             Some(place) => noted[place].get().next,
             None if self.first.get() == node => head(&list).address(),
@@ -250,4 +316,11 @@ impl Held {
             None => self.first.set(0),
         }
     }
+}
+
+/// Has this thread leave everything to glibc from now on.
+#[cfg(test)]
+pub(super) fn do_nothing_alone() {
+    let _started = before_lock();
+    HELD.with(|held| held.able.set(NEVER));
 }

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mlock, mmap, munlock, munmap};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::lock::Carrier;
 use super::object::Access;
 
 /// Where a mapping is to lie.
@@ -35,6 +36,8 @@ pub(crate) struct Mapping {
     len: usize,
     /// `None` if we made the mapping ourselves, at a wished address.
     common: Option<MmapRaw>,
+    /// The id of a System V segment, and what goes when it is detached.
+    system_v: Option<(i32, Carrier)>,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; it hands out an address only.
@@ -100,6 +103,7 @@ impl Mapping {
             start,
             len: len.get(),
             common: Some(common),
+            system_v: None,
         })
     }
 
@@ -120,7 +124,24 @@ impl Mapping {
             start: start.cast(),
             len: len.get(),
             common: None,
+            system_v: None,
         })
+    }
+
+    /// Takes over what [`sysv::attach`](super::sysv::attach) gave, `len` bytes of the segment `id`. What `presence`
+    /// carries goes after the memory.
+    pub(crate) fn attached(start: NonNull<u8>, len: usize, id: i32, presence: Carrier) -> Self {
+        Self {
+            start,
+            len,
+            common: None,
+            system_v: Some((id, presence)),
+        }
+    }
+
+    /// The id of the System V segment whose memory this is, if it is one's.
+    pub(crate) fn system_v(&self) -> Option<i32> {
+        self.system_v.as_ref().map(|(id, _)| *id)
     }
 
     /// The first byte; a multiple of the page size.
@@ -188,7 +209,14 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.common.is_none() {
+        if self.system_v.is_some() {
+            // SAFETY: it came from `shmat`, and whoever drops it uses it no more.
+            let detached = unsafe { super::sysv::detach(self.start) };
+            debug_assert!(
+                detached.is_ok(),
+                "a segment that is attached can be detached"
+            );
+        } else if self.common.is_none() {
             // SAFETY: we made this mapping, and whoever drops it uses it no more.
             let unmapped = unsafe { munmap(self.start.cast(), self.len) };
             debug_assert!(unmapped.is_ok(), "a whole mapping of ours can be removed");

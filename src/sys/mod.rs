@@ -15,7 +15,9 @@
 //! | [`futex`] | sleeping on one word or several, and waking |
 //! | [`barrier`] | the expensive half of an asymmetric barrier |
 //! | [`mutex`] | the robust process-shared pthread mutex |
+//! | [`foreign`] | a pthread mutex that another program initialised |
 //! | [`semaphore`] | the POSIX semaphore, nameless and named |
+//! | [`sysv`] | shared memory of System V |
 //! | [`keeper`] | life words that the kernel marks at our death |
 
 #[cfg(not(all(
@@ -29,9 +31,11 @@ compile_error!("tombolo runs on Linux with glibc, on x86-64 and aarch64, and on 
 /// Whether the most significant byte of a number comes first in memory.
 pub(crate) const BIG_ENDIAN: bool = cfg!(target_endian = "big");
 
+mod alone;
 pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod errno;
+pub(crate) mod foreign;
 pub(crate) mod fork;
 pub(crate) mod futex;
 mod handover;
@@ -45,3 +49,4 @@ pub(crate) mod probe;
 pub(crate) mod process;
 mod robust;
 pub(crate) mod semaphore;
+pub(crate) mod sysv;

@@ -20,10 +20,12 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use nix::errno::Errno;
 
+use super::alone;
 use super::held::{self, Before, Links, Refused};
 use super::robust::{OWNER_DIED, TID_MASK, WAITERS};
-use super::{clock, futex, process};
+use super::{clock, fork, futex, process};
 
+pub(crate) use super::alone::Alone;
 pub(crate) use super::held::MOST;
 #[cfg(test)]
 use super::held::held;
@@ -39,15 +41,16 @@ unsafe extern "C" {
 
 /// What glibc keeps in a mutex, as far as we look at it; the same on both architectures.
 #[repr(C)]
-struct Words {
+pub(super) struct Words {
     /// The holder's thread number, with the kernel's two bits.
-    lock: AtomicU32,
-    count: AtomicU32,
-    owner: AtomicU32,
-    users: AtomicU32,
-    kind: AtomicU32,
+    pub(super) lock: AtomicU32,
+    pub(super) count: AtomicU32,
+    /// The holder's thread number, or glibc's words for what it left behind.
+    pub(super) owner: AtomicU32,
+    pub(super) users: AtomicU32,
+    pub(super) kind: AtomicU32,
     spins: AtomicU32,
-    links: Links,
+    pub(super) links: Links,
 }
 
 const _: () = {
@@ -143,12 +146,39 @@ impl RobustMutex {
         check(unsafe { libc::pthread_mutex_init(this.cast(), &raw const attributes.0) })
     }
 
+    /// Locks it if nobody holds it and nothing is out of the ordinary; see [`alone`].
+    #[inline(always)]
+    pub(crate) fn lock_alone(&self) -> Alone {
+        alone::lock(self.words())
+    }
+
+    /// Unlocks it if nothing is out of the ordinary, right after calling `before`; if it is, nothing has been done, and
+    /// [`unlock`](Self::unlock) has to be asked.
+    ///
+    /// Safe, since it looks whether the calling thread holds it.
+    #[inline(always)]
+    pub(crate) fn unlock_alone(&self, home: u64, before: impl FnOnce()) -> bool {
+        alone::unlock(self.words(), home, before)
+    }
+
     /// Locks it if nobody holds it.
     ///
     /// # Errors
     /// See [`MutexError`].
     #[inline]
     pub(crate) fn try_lock(&self) -> Result<Option<Locked>, MutexError> {
+        match self.lock_alone() {
+            Alone::Taken { .. } => Ok(Some(Locked::Free)),
+            Alone::Busy => Ok(None),
+            Alone::AskGlibc => self.try_lock_by_glibc(),
+        }
+    }
+
+    /// As [`try_lock`](Self::try_lock), by the calls of glibc.
+    ///
+    /// # Errors
+    /// See [`MutexError`].
+    pub(crate) fn try_lock_by_glibc(&self) -> Result<Option<Locked>, MutexError> {
         // SAFETY: initialised and of a sound kind, as `lock_by` has checked.
         self.lock_by(|mutex| unsafe { libc::pthread_mutex_trylock(mutex) })
     }
@@ -242,6 +272,21 @@ impl RobustMutex {
     /// [`Locked::OwnerDied`].
     #[inline]
     pub(crate) unsafe fn unlock(&self) -> Result<(), MutexError> {
+        if self.unlock_alone(fork::incarnation(), || ()) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.unlock_by_glibc() }
+    }
+
+    /// As [`unlock`](Self::unlock), by the calls of glibc.
+    ///
+    /// # Errors
+    /// As for [`unlock`](Self::unlock).
+    ///
+    /// # Safety
+    /// As for [`unlock`](Self::unlock).
+    pub(crate) unsafe fn unlock_by_glibc(&self) -> Result<(), MutexError> {
         self.check_kind()?;
         let was_alone = held::before_unlock(&self.words().links)?;
         // SAFETY: initialised, of a sound kind, and held: the caller's promise.
@@ -254,11 +299,11 @@ impl RobustMutex {
     /// the kernel failed to do at its death. For a waiter whose slice is over.
     ///
     /// Such a thread does not exist, or has the object with inode number `inode`, in which the mutex lies, nowhere
-    /// mapped, or is the caller, who holds no mutex at all. Any doubt leaves the word alone.
+    /// mapped, or is the caller, who holds no mutex at all; or the word names nobody. Any doubt leaves the word alone.
     pub(crate) fn release_the_lost(&self, inode: u64) -> bool {
         let holder = self.holder_tid();
         if holder == 0 {
-            return false;
+            return self.release_nobody();
         }
         let is_lost = if holder == process::tid() {
             held::held() == 0
@@ -266,6 +311,17 @@ impl RobustMutex {
             !process::thread_exists(holder) || !process::thread_may_map(holder, inode)
         };
         is_lost && self.recover_lost_holder(holder)
+    }
+
+    /// Marks a holder as dead that the word does not name, though it says that somebody waits: nobody writes that.
+    fn release_nobody(&self) -> bool {
+        let word = &self.words().lock;
+        let marked = OWNER_DIED | WAITERS;
+        let is_marked = word.compare_exchange(WAITERS, marked, Relaxed, Relaxed);
+        if is_marked.is_ok() {
+            futex::wake_one(word);
+        }
+        is_marked.is_ok()
     }
 
     /// Marks the holder as dead, whoever it is: its thread number belongs to another pid namespace, of which nobody lives.
@@ -277,6 +333,11 @@ impl RobustMutex {
     /// does, or its holder's death has been noticed.
     pub(crate) fn holder_tid(&self) -> u32 {
         self.words().lock.load(Relaxed) & TID_MASK
+    }
+
+    /// Whether its last holder died, and nobody has locked it since.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.words().lock.load(Relaxed) & OWNER_DIED != 0
     }
 
     /// Whether the kind word is what [`RobustMutex::init`] writes.
@@ -323,8 +384,12 @@ impl RobustMutex {
         }
     }
 
-    #[inline]
-    fn words(&self) -> &Words {
+    pub(super) fn raw(&self) -> *mut libc::pthread_mutex_t {
+        self.0.get()
+    }
+
+    #[inline(always)]
+    pub(super) fn words(&self) -> &Words {
         // SAFETY: as large and as aligned, and atomics throughout; glibc, too, touches these
         // words with atomic instructions wherever others may look.
         unsafe { &*self.0.get().cast() }
@@ -348,7 +413,7 @@ fn check(answer: libc::c_int) -> io::Result<()> {
 
 /// Initialises a mutex of our own and looks.
 #[cold]
-fn learn_kind() -> Option<u32> {
+pub(super) fn learn_kind() -> Option<u32> {
     let mut fresh = MaybeUninit::<RobustMutex>::uninit();
     // SAFETY: memory of our own, of the right size and alignment.
     unsafe { RobustMutex::init(fresh.as_mut_ptr()) }.ok()?;

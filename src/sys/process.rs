@@ -161,6 +161,17 @@ pub(crate) fn thread_may_map(tid: u32, inode: u64) -> bool {
     })
 }
 
+/// Effective user and group of a process, by the kernel's word; `None` if there is none, or `/proc` does not show it.
+pub(crate) fn effective_ids(pid: u32) -> Option<(u32, u32)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // Real, effective, saved, of the file system.
+    let effective = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some((effective("Uid:")?, effective("Gid:")?))
+}
+
 /// Whether a thread of this number belongs to the calling process.
 pub(crate) fn is_own_thread(tid: u32) -> bool {
     let Some(number) = i32::try_from(tid).ok().filter(|number| *number > 0) else {
@@ -190,8 +201,8 @@ pub(crate) fn cached_pid() -> u32 {
     PID.load(Ordering::Relaxed)
 }
 
-/// Whether `/proc` counts processes as we do.
-fn shows_our_namespace() -> bool {
+/// Whether `/proc` is there and counts processes as we do.
+pub(crate) fn shows_our_namespace() -> bool {
     fs::read_link("/proc/self")
         .is_ok_and(|link| link.to_str().and_then(|text| text.parse().ok()) == Some(pid()))
 }

@@ -45,6 +45,7 @@ impl ListHead {
         }
     }
 
+    #[inline(always)]
     pub(super) fn address(&self) -> usize {
         ptr::from_ref(self).addr()
     }
@@ -106,6 +107,14 @@ pub(super) struct OwnList {
 }
 
 impl OwnList {
+    /// The head, for the thread's own use: neither leaves the thread, whose list it is.
+    #[inline(always)]
+    pub(super) fn into_head(self) -> &'static ListHead {
+        // SAFETY: as for `head`. It is shorter-lived than `'static` says: the caller is the thread, which ends later.
+        unsafe { self.head.as_ref() }
+    }
+
+    #[inline(always)]
     pub(super) fn head(&self) -> &ListHead {
         // SAFETY: glibc keeps the head beside the thread's own data, which live as long as the
         // thread; nothing but the thread itself writes there.

@@ -8,8 +8,10 @@ const SLEEPING: u32 = 1;
 const FENCED: u32 = 1 << 1;
 /// The object was closed by one of its ends, for good.
 const CLOSED: u32 = 1 << 2;
+/// Somebody has announced himself in this generation: a waker of an earlier one leaves [`SLEEPING`] alone.
+const FRESH: u32 = 1 << 3;
 /// One generation.
-const STEP: u32 = 1 << 3;
+const STEP: u32 = 1 << 4;
 
 /// One side's event word, which lies in a segment.
 #[derive(Clone, Copy)]
@@ -47,6 +49,32 @@ impl<'a> Event<'a> {
         self.0.load(Ordering::Relaxed) & (SLEEPING | FENCED | CLOSED) != 0
     }
 
+    /// [`wants_attention`](Self::wants_attention) for a publisher whom the sleepers' barrier may not reach: it fences by
+    /// itself if `fences` says so.
+    #[inline(always)]
+    pub(crate) fn wants_attention_of(self, fences: bool) -> bool {
+        if fences {
+            // ORDERING(asleep): SeqCst fence. We published, then look at the flag; see `attend_with`.
+            fence(Ordering::SeqCst);
+        }
+        self.wants_attention()
+    }
+
+    /// What a publisher does whose publication is something for one sleeper only: wakes one, if somebody sleeps.
+    ///
+    /// Only where every sleeper looks again when another one dies: a killed sleeper takes the wake-up with it. The flag
+    /// stays as long as there may be others; it goes when nobody is left to be woken.
+    pub(super) fn attend_one_with(self, wake_one: impl FnOnce(&AtomicU32) -> bool) {
+        // ORDERING(asleep): SeqCst fence. As in `attend_with`.
+        fence(Ordering::SeqCst);
+        if self.0.load(Ordering::Relaxed) & SLEEPING != 0 {
+            let bumped = self.bump();
+            if !wake_one(self.0) || planted("wait.one-for-all") {
+                self.settle(bumped);
+            }
+        }
+    }
+
     /// What a publisher does whose look wanted attention: wakes who sleeps.
     pub(super) fn attend_with(self, wake: impl FnOnce(&AtomicU32)) {
         // ORDERING(asleep): SeqCst fence. We published, then look at the flag; a sleeper that cannot use the kernel's
@@ -67,8 +95,14 @@ impl<'a> Event<'a> {
     /// The waker's first step: who is about to sleep on the old word will not. The flag stays: a waker that is killed
     /// before it has woken anybody leaves it to the next one.
     pub(super) fn bump(self) -> u32 {
+        let next = |word: u32| (word & !FRESH).wrapping_add(STEP);
+        let mut word = self.0.load(Ordering::Relaxed);
         // ORDERING(asleep): AcqRel. What the waker published is visible to whoever finds the word changed.
-        let bumped = self.0.fetch_add(STEP, Ordering::AcqRel).wrapping_add(STEP);
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        while let Err(now) = (self.0).compare_exchange_weak(word, next(word), order.0, order.1) {
+            word = now;
+        }
+        let bumped = next(word);
         if planted("wait.flag-first") {
             self.settle(bumped);
         }
@@ -94,27 +128,16 @@ impl<'a> Event<'a> {
 
     /// Announces a sleeper; `heavy` has every publisher's processor drain its stores, or says that it cannot.
     ///
-    /// The word always changes: a waker that has bumped it and not yet cleared the flag would otherwise clear the
-    /// announcement of a sleeper that it has just woken and that found nothing.
+    /// The word is another one than any waker has made: one that has bumped it and not yet cleared the flag would otherwise
+    /// clear the announcement of a sleeper that it has just woken and that found nothing. Who comes beside others who have
+    /// announced themselves since the last bump changes nothing, and lets them fall asleep.
     pub(super) fn announce_with(self, heavy: impl FnOnce() -> bool) -> Announced {
-        let mut word = self.0.load(Ordering::Relaxed);
-        loop {
-            let fresh = if planted("wait.same-word") {
-                word | SLEEPING
-            } else {
-                word.wrapping_add(STEP) | SLEEPING
-            };
-            match self
-                .0
-                .compare_exchange_weak(word, fresh, Ordering::Relaxed, Ordering::Relaxed)
-            {
-                Ok(_) => {
-                    word = fresh;
-                    break;
-                }
-                Err(now) => word = now,
-            }
-        }
+        let flags = if planted("wait.same-word") {
+            SLEEPING
+        } else {
+            SLEEPING | FRESH
+        };
+        let mut word = self.0.fetch_or(flags, Ordering::Relaxed) | flags;
         let seen_by_all = heavy();
         if !seen_by_all {
             self.demand_fences();
@@ -132,8 +155,11 @@ impl<'a> Event<'a> {
 
     fn lower(self, word: u32) {
         // Relaxed: whoever reads the flag has a barrier of its own around it.
-        let _ =
-            self.0
-                .compare_exchange(word, word & !SLEEPING, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.0.compare_exchange(
+            word,
+            word & !(SLEEPING | FRESH),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 }

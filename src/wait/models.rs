@@ -12,21 +12,26 @@ use super::event::Event;
 use crate::primitive::{AtomicU32, Ordering, fence, plant, planted};
 
 /// What lies in a segment, and the kernel's queue of sleepers.
+#[derive(Default)]
 struct Side {
     data: AtomicU32,
     word: AtomicU32,
     queue: Mutex<()>,
+    /// The same, of those who are woken one by one.
+    asleep: Mutex<Asleep>,
     woken: Condvar,
+}
+
+/// How many sleep, and how many of them have been woken.
+#[derive(Default)]
+struct Asleep {
+    sleepers: u32,
+    woken: u32,
 }
 
 impl Side {
     fn new() -> Arc<Self> {
-        Arc::new(Self {
-            data: AtomicU32::new(0),
-            word: AtomicU32::new(0),
-            queue: Mutex::new(()),
-            woken: Condvar::new(),
-        })
+        Arc::new(Self::default())
     }
 
     fn event(&self) -> Event<'_> {
@@ -38,6 +43,57 @@ impl Side {
         let queue = self.queue.lock().unwrap();
         if self.word.load(Ordering::Relaxed) == expected {
             drop(self.woken.wait(queue).unwrap());
+        }
+    }
+
+    /// `FUTEX_WAIT` where sleepers are woken one by one.
+    fn sleep_counted(&self, expected: u32) {
+        let mut asleep = self.asleep.lock().unwrap();
+        if self.word.load(Ordering::Relaxed) == expected {
+            asleep.sleepers += 1;
+            while asleep.woken == 0 {
+                asleep = self.woken.wait(asleep).unwrap();
+            }
+            asleep.woken -= 1;
+            asleep.sleepers -= 1;
+        }
+    }
+
+    /// `FUTEX_WAKE` of one; whether there was one.
+    fn wake_one(&self) -> bool {
+        let mut asleep = self.asleep.lock().unwrap();
+        if asleep.woken == asleep.sleepers {
+            return false;
+        }
+        asleep.woken += 1;
+        self.woken.notify_all();
+        true
+    }
+
+    /// Puts one more unit there, for one sleeper.
+    fn give(&self) {
+        self.data.fetch_add(1, Ordering::Release);
+        if self.event().wants_attention() {
+            self.event().attend_one_with(|_| self.wake_one());
+        }
+    }
+
+    /// Waits for a unit and takes it.
+    fn take(&self) {
+        let take = |units: u32| units.checked_sub(1);
+        let try_take = || {
+            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
+            self.data.fetch_update(success, failure, take).is_ok()
+        };
+        while !try_take() {
+            let announced = self.event().announce_with(|| {
+                fence(Ordering::SeqCst);
+                true
+            });
+            if try_take() {
+                return;
+            }
+            self.sleep_counted(announced.word);
         }
     }
 
@@ -163,5 +219,105 @@ fn withdrawn_announcement_leaves_later_sleepers_heard() {
         side.event().withdraw(announced);
         side.await_value(2, true);
         publisher.join().unwrap();
+    });
+}
+
+/// Two sleepers, two units, each published for one of them: both get one.
+///
+/// With `wait.one-for-all` the first wake-up takes the announcement of the other sleeper with it, and the second unit is
+/// published to nobody.
+#[test]
+fn each_unit_wakes_one() {
+    holds_and_notices(&["wait.one-for-all"], || {
+        // std's, since loom's is looked at when a blocked thread of a model that has failed drops it.
+        let side = std::sync::Arc::new(Side::default());
+        let sleepers = [(); 2].map(|()| {
+            let side = std::sync::Arc::clone(&side);
+            thread::spawn(move || side.take())
+        });
+        side.give();
+        side.give();
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
+    });
+}
+
+/// The kernel's queue of those who sleep on a word, who are woken one by one in the order in which they came.
+#[derive(Default)]
+struct Row {
+    notices: AtomicU32,
+    word: AtomicU32,
+    /// How many have come, and how many of them were woken.
+    row: Mutex<(u32, u32)>,
+    woken: Condvar,
+}
+
+impl Row {
+    fn event(&self) -> Event<'_> {
+        Event::new(&self.word)
+    }
+
+    /// Gives a notice, for one of those who wait.
+    fn notify_one(&self) {
+        self.notices.fetch_add(1, Ordering::Release);
+        if self.event().wants_attention() {
+            self.event().attend_one_with(|_| {
+                let mut row = self.row.lock().unwrap();
+                let any = row.1 < row.0;
+                row.1 += u32::from(any);
+                self.woken.notify_all();
+                any
+            });
+        }
+    }
+
+    /// Waits until there are others than `seen` notices.
+    fn wait(&self, seen: u32) {
+        while self.notices.load(Ordering::Acquire) == seen {
+            let announced = self.event().announce_with(|| {
+                fence(Ordering::SeqCst);
+                true
+            });
+            if self.notices.load(Ordering::Acquire) != seen {
+                return;
+            }
+            let mut row = self.row.lock().unwrap();
+            let is_as_seen = self.notices.load(Ordering::Relaxed) == seen;
+            if self.word.load(Ordering::Relaxed) == announced.word
+                && (is_as_seen || planted("wait.behind"))
+            {
+                let place = row.0;
+                row.0 += 1;
+                while row.1 <= place {
+                    row = self.woken.wait(row).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// A notice, and somebody who comes after it: whom it is for does not sleep on behind that one.
+///
+/// With `wait.behind` the kernel does not compare the number of notices: the later one falls asleep first, and the only
+/// wake-up goes to it.
+#[test]
+fn later_sleeper_takes_no_notice() {
+    holds_and_notices(&["wait.behind"], || {
+        let row = std::sync::Arc::new(Row::default());
+        let theirs = std::sync::Arc::clone(&row);
+        let notifier = thread::spawn(move || theirs.notify_one());
+        let theirs = std::sync::Arc::clone(&row);
+        let later = thread::spawn(move || {
+            let seen = theirs.notices.load(Ordering::Acquire);
+            // Before the notice it is one of those whom it is for.
+            if seen == 1 {
+                theirs.wait(seen);
+            }
+        });
+        row.wait(0);
+        notifier.join().unwrap();
+        row.notify_one();
+        later.join().unwrap();
     });
 }

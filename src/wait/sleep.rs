@@ -1,7 +1,7 @@
 //! The waits themselves: poll, announce, look again, sleep; and the kernel's part of a wake-up.
 
 use super::event::Event;
-use crate::primitive::{AtomicU32, Ordering, fence, pause};
+use crate::primitive::{AtomicU32, AtomicU64, Ordering, fence, pause};
 use crate::sys::clock::{self, Deadline, monotonic_ns};
 use crate::sys::futex::{self, Slept};
 use crate::sys::semaphore::Semaphore;
@@ -15,6 +15,9 @@ const SPIN_NS: u64 = 8_000;
 const EAGER_POLLS: u32 = 64;
 /// Polls between two looks at the clock after that.
 const POLLS: u32 = 16;
+
+/// Longest sleep of a waiter that cannot watch the lives of others, for want of `futex_waitv`.
+const BLIND: Duration = Duration::from_millis(50);
 
 /// Much longer than any processor holds a store back.
 const DRAIN: Duration = Duration::from_millis(1);
@@ -87,6 +90,16 @@ impl Event<'_> {
         self.attend_with(wake);
     }
 
+    /// Wakes one of those who announced that they sleep; what a publisher does whose look wanted attention.
+    ///
+    /// Only where sleepers wait by [`until_any_dies`]: they look again when one of them dies, who may have taken the wake-up
+    /// with it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn attend_one(self) {
+        self.attend_one_with(|word| futex::wake_one(word) != 0);
+    }
+
     /// Bumps the generation and wakes everybody, announced or not: for leaving, closing and deaths.
     pub(crate) fn alert(self) {
         self.alert_with(wake);
@@ -100,6 +113,11 @@ impl Event<'_> {
 
 fn wake(word: &AtomicU32) {
     futex::wake_all(word);
+}
+
+/// Whether this process, as a publisher, has to fence by itself: the sleepers' barrier does not reach its processors.
+pub(crate) fn fences() -> bool {
+    !barrier::register()
 }
 
 /// Prepares this process as a publisher to who sleeps on `event`: the kernel reaches its processors, or publishers fence
@@ -144,6 +162,11 @@ fn spin<R>(deadline: Option<Deadline>, look: &mut impl FnMut(Look) -> Option<R>)
             return None;
         }
     }
+}
+
+/// As [`spin`], where a look is a look.
+pub(super) fn spin_on<R>(deadline: Option<Deadline>, look: impl Fn() -> Option<R>) -> Option<R> {
+    spin(deadline, &mut |_| look())
 }
 
 /// Waits until `look` finds something; `None` if the deadline passed first.
@@ -204,6 +227,151 @@ pub(crate) fn until<R>(
     }
 }
 
+/// On which words a waiter sleeps beside its event, with their values from before its last look.
+#[derive(Default)]
+pub(crate) struct Watch<'a> {
+    words: Vec<(&'a AtomicU32, u32)>,
+    /// How many of the words are no life words: they come first.
+    plain: usize,
+    unknown: bool,
+    dying: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// Adds a word whose change is worth a look. Before all lives.
+    pub(crate) fn word(&mut self, word: &'a AtomicU32) {
+        // ORDERING(arrivals): Acquire. Who came before this value stands in the table, which is read after it.
+        self.words.push((word, word.load(Ordering::Acquire)));
+        self.plain = self.words.len();
+    }
+
+    /// Adds a word beside which the waiter is to sleep only as long as it is `value`. Nobody wakes those who sleep on it.
+    /// Before all lives.
+    pub(crate) fn unless_changed(&mut self, word: &'a AtomicU32, value: u32) {
+        self.words.push((word, value));
+        self.plain = self.words.len();
+    }
+
+    /// Adds a process of whom nothing is known yet but that it has come: by its life word, if that tells anything.
+    pub(crate) fn life(&mut self, life: &'a AtomicU32, is_dead: impl FnOnce() -> bool) {
+        let value = life.load(Ordering::Relaxed);
+        if !Peer::is_gone(value) {
+            self.words.push((life, value));
+        } else if !is_dead() {
+            // Marked, and not yet proved to be dead; or without a keeper.
+            self.dying |= value & keeper::OWNER_DIED != 0;
+            self.unknown = true;
+        }
+    }
+
+    fn slice(&self, waiting: &Waiting<'_>, nap: &mut Duration) -> Duration {
+        let slice = if self.unknown || self.words.len() >= futex::MOST_WORDS {
+            waiting.slice
+        } else {
+            waiting.long_slice
+        };
+        if !self.dying {
+            return slice;
+        }
+        let limit = slice.min(*nap);
+        *nap = (*nap * 2).min(LONGEST_NAP);
+        limit
+    }
+}
+
+/// How long a waiter naps, at first and at most, while a death is announced that is not proved.
+const NAP: Duration = Duration::from_micros(20);
+const LONGEST_NAP: Duration = Duration::from_millis(5);
+
+/// How many sleeps of this process ended because a slice was over.
+static EXPIRED: AtomicU64 = AtomicU64::new(0);
+
+/// Wakes those who watch `word`.
+pub(crate) fn wake_watchers(word: &AtomicU32) {
+    futex::wake_all(word);
+}
+
+/// How many sleeps of this process ended because nobody woke it before a slice was over: not by their deadline.
+pub(crate) fn expired_slices() -> u64 {
+    EXPIRED.load(Ordering::Relaxed)
+}
+
+/// Waits until `look` finds something; `None` if the deadline passed first. Whoever dies, the waiter looks again.
+///
+/// `watch` names everybody who may hold something or may have taken a wake-up. It is asked before each last look: who dies
+/// after it changes a word that the sleep compares.
+pub(crate) fn until_any_dies<'a, R>(
+    waiting: &Waiting<'_>,
+    deadline: Option<Deadline>,
+    mut watch: impl FnMut(&mut Watch<'a>),
+    mut look: impl FnMut(Look) -> Option<R>,
+) -> Option<R> {
+    if let Some(found) = spin(deadline, &mut look) {
+        return Some(found);
+    }
+    let mut nap = NAP;
+    loop {
+        if deadline.is_some_and(Deadline::passed) {
+            return look(Look::Proof);
+        }
+        let mut watched = Watch::default();
+        watch(&mut watched);
+        let announced = waiting.event.announce_with(barrier::heavy);
+        if let Some(found) = look(Look::Again) {
+            return Some(found);
+        }
+        let mut slice = watched.slice(waiting, &mut nap);
+        if !announced.seen_by_all {
+            slice = slice.min(waiting.slice);
+        }
+        let limit = deadline.map_or_else(|| Deadline::after(slice), |d| d.min_with(slice));
+        let reason = sleep_watching(waiting.event, announced.word, &watched, limit);
+        if reason.is_none() && !watched.dying && !deadline.is_some_and(Deadline::passed) {
+            EXPIRED.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(found) = look(reason.unwrap_or(Look::Proof)) {
+            return Some(found);
+        }
+    }
+}
+
+/// Sleeps on the event and on what is watched; on the event alone if this kernel cannot. `None` if the time was over.
+fn sleep_watching(
+    event: Event<'_>,
+    word: u32,
+    watched: &Watch<'_>,
+    limit: Deadline,
+) -> Option<Look> {
+    let words: Vec<_> = std::iter::once((event.0, word))
+        .chain(watched.words.iter().copied())
+        .take(futex::MOST_WORDS)
+        .collect();
+    let slept = futex::wait_many(&words, Some(limit.ns()));
+    let mut marked = false;
+    for &(life, value) in &watched.words[watched.plain..] {
+        // Gone, or another's by now.
+        if life.load(Ordering::Relaxed) != value {
+            marked = true;
+            // The kernel woke one sleeper; the others hear it from him, and from the kernel if he dies of it.
+            futex::wake_all(life);
+        }
+    }
+    match slept {
+        Ok(_) if marked => Some(Look::Proof),
+        Ok(Slept::Woken | Slept::Changed) => Some(Look::Again),
+        Ok(Slept::TimedOut) => None,
+        Ok(Slept::Fault) => Some(Look::Proof),
+        Err(_) => match futex::wait(
+            event.0,
+            word,
+            Some(limit.ns().min(Deadline::after(BLIND).ns())),
+        ) {
+            Slept::Woken | Slept::Changed => Some(Look::Again),
+            Slept::TimedOut | Slept::Fault => None,
+        },
+    }
+}
+
 fn sleep(event: Event<'_>, word: u32, limit: Deadline) -> Look {
     match futex::wait(event.0, word, Some(limit.ns())) {
         Slept::Woken | Slept::Changed => Look::Again,
@@ -247,8 +415,9 @@ fn sleep_among(event: Event<'_>, word: u32, others: &[Peer<'_>], limit: Deadline
     }
     let slept = futex::wait_many(&words, Some(limit.ns()));
     let mut marked = false;
-    for &(life, _) in &words[1..] {
-        if Peer::is_gone(life.load(Ordering::Relaxed)) {
+    for &(life, value) in &words[1..] {
+        // Gone, or another's by now.
+        if life.load(Ordering::Relaxed) != value {
             marked = true;
             // The kernel woke one sleeper; the others hear it from him.
             futex::wake_all(life);

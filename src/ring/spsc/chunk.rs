@@ -97,6 +97,17 @@ impl<'a, T: Message> RecvChunk<'a, T> {
     }
 }
 
+impl<'a, T: Message> RecvChunk<'a, T> {
+    /// The messages up to the wrap. Nothing is taken: they stay looked at, as if the chunk had been dropped.
+    #[inline]
+    pub(crate) fn into_first(self) -> &'a [T] {
+        // SAFETY: unread slots of valid values, which nobody writes until they are released; that takes the consumer's
+        // side, which is borrowed for as long.
+        let first: &'a [T] = unsafe { &*(self.spans.first.as_ptr() as *const [T]) };
+        &first[..self.sound.min(first.len())]
+    }
+}
+
 impl<T: Message> RecvChunk<'_, T> {
     /// How many messages there are: at least one.
     #[expect(clippy::len_without_is_empty, reason = "a chunk is never empty")]

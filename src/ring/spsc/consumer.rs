@@ -5,10 +5,11 @@ use super::lines::{Damaged, Spans};
 use super::object::{CONSUMER, Spsc};
 use super::rx::Rx;
 use crate::error::{Error, Result};
+use crate::layout::Tag;
 use crate::message::Message;
 use crate::object::Shared;
 use crate::ring::end::End;
-use crate::ring::error::{Broken, PeerError, RecvError, TryRecvError};
+use crate::ring::error::{Broken, Gone, PeerError, RecvError, TryRecvError};
 use crate::ring::pace::Pace;
 use crate::ring::value::valid;
 use crate::sys::clock::Deadline;
@@ -24,7 +25,7 @@ use std::time::Duration;
 ///
 /// A successor starts at the exact position: what a by-value call of the dead one had returned does not come again. The
 /// one message that was being taken when it died comes again; so do those it was reading in place. Of these
-/// [`maybe_repeated`](Self::maybe_repeated) tells. The producer, when it finds the ring full, is told [`Gone::Died`](super::Gone::Died) once.
+/// [`maybe_repeated`](Self::maybe_repeated) tells. The producer, when it finds the ring full, is told [`Gone::Died`] once.
 pub struct Consumer<T: Message> {
     end: End<Spsc<T>>,
     rx: Rx<T>,
@@ -32,7 +33,14 @@ pub struct Consumer<T: Message> {
 
 impl<T: Message> Consumer<T> {
     pub(super) fn attach(ring: &Shared<Spsc<T>>) -> Result<Self> {
-        let end = End::take(ring, CONSUMER)?;
+        Self::on(ring, End::take(ring, CONSUMER)?)
+    }
+
+    pub(super) fn attach_first(ring: &Shared<Spsc<T>>) -> Result<Self> {
+        Self::on(ring, End::take_first(ring, CONSUMER)?)
+    }
+
+    fn on(ring: &Shared<Spsc<T>>, end: End<Spsc<T>>) -> Result<Self> {
         let place = ring.view().place;
         match Rx::attach(place, Pace::for_news(place.capacity())) {
             Ok(rx) => Ok(Self { end, rx }),
@@ -268,7 +276,58 @@ impl<T: Message> Consumer<T> {
         self.end.wait_for_peer(Some(timeout))
     }
 
-    /// Closes the ring for good: nobody can send any more, and the producer is told [`Gone::Closed`](super::Gone::Closed).
+    /// Takes the messages that are there, as many as `into` has room for, and asks for nobody; `None` if there is none.
+    #[inline]
+    pub(crate) fn take_now(&mut self, into: &mut [T]) -> Result<Option<usize>, TryRecvError> {
+        Ok(self.take_many(into)?)
+    }
+
+    /// The messages that are known to be there, up to the wrap, in their slots; looks for more only if none is known.
+    /// Empty if there is none.
+    #[inline]
+    pub(crate) fn peek_now(&mut self) -> Result<&[T], TryRecvError> {
+        let count = match self.rx.waiting() {
+            0 => usize::MAX,
+            known => known,
+        };
+        match self.look_at(count)? {
+            Some(found) => Ok(self.chunk(found).into_first()),
+            None => Ok(&[]),
+        }
+    }
+
+    /// Takes the next `count` messages, of those that were looked at.
+    #[inline]
+    pub(crate) fn consume(&mut self, count: usize) {
+        if self.end.check_home().is_ok() {
+            self.rx
+                .release(count.min(self.rx.maybe_repeated() as usize));
+            self.end.notify();
+        }
+    }
+
+    /// Messages known to be there without another look.
+    #[inline]
+    pub(crate) fn known(&self) -> usize {
+        self.rx.waiting()
+    }
+
+    /// How the producer is gone, for a call that does not wait; a death is told once.
+    pub(crate) fn gone_now(&mut self) -> Option<Gone> {
+        self.end.gone_now()
+    }
+
+    /// The producer's death that was told, if no successor has come since.
+    pub(crate) fn bereaved(&self) -> Option<Gone> {
+        self.end.bereaved()
+    }
+
+    /// Who holds the producer's end, or held it last.
+    pub(crate) fn peer(&self) -> Option<Tag> {
+        self.end.peer()
+    }
+
+    /// Closes the ring for good: nobody can send any more, and the producer is told [`Gone::Closed`].
     pub fn close(self) {
         if self.end.check_home().is_ok() {
             self.end.close();
@@ -388,8 +447,9 @@ impl<T: Message> Consumer<T> {
         RecvChunk::new(&mut self.rx, self.end.event_of_theirs(), found)
     }
 
+    /// Waits until there is a message.
     #[cold]
-    fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
+    pub(crate) fn wait_for_message(&mut self, timeout: Option<Duration>) -> Result<(), RecvError> {
         self.wait_for(timeout, |rx| Ok((rx.len()? > 0).then_some(())))
     }
 

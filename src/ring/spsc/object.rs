@@ -231,6 +231,16 @@ impl<T: Message> Shared<Spsc<T>> {
         Producer::attach(self)
     }
 
+    /// Takes the producer's end if nobody has ever held it.
+    pub(crate) fn first_producer(&self) -> Result<Producer<T>> {
+        Producer::attach_first(self)
+    }
+
+    /// Takes the consumer's end if nobody has ever held it.
+    pub(crate) fn first_consumer(&self) -> Result<Consumer<T>> {
+        Consumer::attach_first(self)
+    }
+
     /// Takes the consumer's end.
     ///
     /// # Errors

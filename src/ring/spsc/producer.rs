@@ -4,26 +4,54 @@ use super::lane::Alone;
 use super::object::{PRODUCER, Spsc};
 use super::sender::{SendChunk, Sender};
 use crate::error::Result;
+use crate::layout::Tag;
 use crate::message::Message;
 use crate::object::Shared;
-use crate::ring::error::{PeerError, SendError, TrySendError};
+use crate::ring::error::{Gone, PeerError, SendError, TrySendError};
 use std::fmt;
 use std::time::Duration;
 
 /// The end of a ring that sends; made by [`Shared::producer`]. One living process holds it at a time.
 ///
 /// Dropping it leaves: what was sent stays and is received, then the consumer sees
-/// [`Gone::Left`](super::Gone::Left), until a successor comes.
+/// [`Gone::Left`], until a successor comes.
 ///
 /// # Owner death
 ///
 /// What was sent when its process dies is received, whole, once and in order; a send that was killed is a whole message
-/// or none. The consumer drains the ring and is told [`Gone::Died`](super::Gone::Died) once. A successor goes on behind the last message.
+/// or none. The consumer drains the ring and is told [`Gone::Died`] once. A successor goes on behind the last message.
 pub struct Producer<T: Message>(Sender<Spsc<T>, Alone, T>);
 
 impl<T: Message> Producer<T> {
     pub(super) fn attach(ring: &Shared<Spsc<T>>) -> Result<Self> {
         Sender::attach(ring, PRODUCER, || Alone, ring.view().place).map(Self)
+    }
+
+    pub(super) fn attach_first(ring: &Shared<Spsc<T>>) -> Result<Self> {
+        Sender::attach_first(ring, PRODUCER, || Alone, ring.view().place).map(Self)
+    }
+
+    /// How the consumer is gone, as far as its role, a close and the kernel's mark show without a system call; said as
+    /// often as it is asked.
+    #[inline]
+    pub(crate) fn gone_as_seen(&self) -> Option<Gone> {
+        self.0.gone_as_seen()
+    }
+
+    /// Who holds the consumer's end, or held it last.
+    pub(crate) fn peer(&self) -> Option<Tag> {
+        self.0.peer()
+    }
+
+    /// Sends as many of `values` as there is room for, all at once, and asks for nobody: `Ok(0)` if there is none.
+    #[inline]
+    pub(crate) fn offer(&mut self, values: &[T]) -> Result<usize, SendError<()>> {
+        self.0.offer(values)
+    }
+
+    /// Waits until there is room for one message, or as long as `timeout` says.
+    pub(crate) fn wait_room(&mut self, timeout: Option<Duration>) -> Result<(), SendError<()>> {
+        self.0.wait_room(timeout)
     }
 
     /// Sends `value`; waits while the ring is full. When this returns `Ok` the message will be received whole, once and in
@@ -207,7 +235,7 @@ impl<T: Message> Producer<T> {
         self.0.wait_for_peer_timeout(timeout)
     }
 
-    /// Closes the ring for good: the consumer drains it, then sees [`Gone::Closed`](super::Gone::Closed), and nobody can send any more.
+    /// Closes the ring for good: the consumer drains it, then sees [`Gone::Closed`], and nobody can send any more.
     pub fn close(self) {
         self.0.close();
     }

@@ -8,6 +8,7 @@ use super::lane::{Lane, Mark};
 use super::lines::{Place, Spans};
 use super::tx::{NoRoom, Tx};
 use crate::error::{Error, Result};
+use crate::layout::Tag;
 use crate::message::Message;
 use crate::object::{Object, Shared};
 use crate::ring::end::{self, End};
@@ -33,7 +34,20 @@ impl<O: Object, L: Lane, T: Message> Sender<O, L, T> {
         lane: impl FnOnce() -> L,
         place: Place<T>,
     ) -> Result<Self> {
-        let end = End::take(ring, seat)?;
+        Self::on(End::take(ring, seat)?, lane, place)
+    }
+
+    /// As [`attach`](Self::attach), if nobody has ever held the role.
+    pub(crate) fn attach_first(
+        ring: &Shared<O>,
+        seat: end::Place,
+        lane: impl FnOnce() -> L,
+        place: Place<T>,
+    ) -> Result<Self> {
+        Self::on(End::take_first(ring, seat)?, lane, place)
+    }
+
+    fn on(end: End<O>, lane: impl FnOnce() -> L, place: Place<T>) -> Result<Self> {
         match Tx::attach(place, Pace::for_room(place.capacity())) {
             Ok(tx) => Ok(Self {
                 end,
@@ -43,11 +57,38 @@ impl<O: Object, L: Lane, T: Message> Sender<O, L, T> {
             Err(_) => {
                 end.leave();
                 Err(Error::Damaged {
-                    name: ring.segment_name().to_owned(),
+                    name: end.ring().segment_name().to_owned(),
                     what: "cursors of a ring",
                 })
             }
         }
+    }
+
+    /// How the consumer is gone, as far as can be seen without a system call.
+    #[inline]
+    pub(crate) fn gone_as_seen(&self) -> Option<Gone> {
+        self.end.gone_as_seen()
+    }
+
+    /// Who holds the consumer's end, or held it last.
+    pub(crate) fn peer(&self) -> Option<Tag> {
+        self.end.peer()
+    }
+
+    /// Sends as many of `values` as there is room for, and asks for nobody: 0 if there is none.
+    #[inline]
+    pub(crate) fn offer(&mut self, values: &[T]) -> Result<usize, SendError<()>> {
+        match self.put_some(values) {
+            Ok(sent) => Ok(sent),
+            Err(Stop::Full) => Ok(0),
+            Err(Stop::Closed) => Err(SendError::Disconnected((), Gone::Closed)),
+            Err(Stop::Broken(broken)) => Err(SendError::Broken((), broken)),
+        }
+    }
+
+    /// Waits until there is room.
+    pub(crate) fn wait_room(&mut self, timeout: Option<Duration>) -> Result<(), SendError<()>> {
+        self.claim_until(1, timeout.map(Deadline::after)).map(drop)
     }
 
     #[inline(always)]

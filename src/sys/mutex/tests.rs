@@ -281,6 +281,91 @@ fn scribbled_links_are_not_followed() {
 }
 
 #[test]
+fn our_own_way_leaves_the_words_that_glibc_leaves() {
+    let shared = Shared::new(3);
+    let words = |index: usize| {
+        let words = shared.mutex(index).words();
+        let numbers = [&words.lock, &words.count, &words.owner, &words.users];
+        let (prev, next) = (
+            words.links.prev.load(Relaxed),
+            words.links.next.load(Relaxed),
+        );
+        (numbers.map(|word| word.load(Relaxed)), prev, next)
+    };
+    let fresh = words(0);
+    // SAFETY: initialised, and nobody else knows it.
+    let glibc = |call: unsafe extern "C" fn(*mut libc::pthread_mutex_t) -> libc::c_int| unsafe {
+        call(shared.mutex(0).raw())
+    };
+    assert_eq!(glibc(libc::pthread_mutex_lock), 0);
+    let locked = words(0);
+    assert_eq!(glibc(libc::pthread_mutex_unlock), 0);
+    let unlocked = words(0);
+    assert_ne!(fresh, locked);
+    // The first lock of a thread finds out what glibc does, and is glibc's own.
+    shared.mutex(2).try_lock().unwrap().unwrap();
+    unlock(shared.mutex(2)).unwrap();
+    assert!(matches!(shared.mutex(1).lock_alone(), Alone::Taken { .. }));
+    assert_eq!(words(1), locked);
+    assert_eq!((held(), list()), (1, nodes(&shared, &[1])));
+    assert!(matches!(shared.mutex(0).lock_alone(), Alone::AskGlibc));
+    assert!(
+        !shared
+            .mutex(0)
+            .unlock_alone(fork::incarnation(), || unreachable!())
+    );
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(shared.mutex(2).try_lock().unwrap(), Some(Locked::Free));
+            unlock(shared.mutex(2)).unwrap();
+            assert!(matches!(shared.mutex(1).lock_alone(), Alone::Busy));
+            assert!(
+                !shared
+                    .mutex(1)
+                    .unlock_alone(fork::incarnation(), || unreachable!())
+            );
+        });
+    });
+    let mut called = false;
+    assert!(
+        shared
+            .mutex(1)
+            .unlock_alone(fork::incarnation(), || called = true)
+    );
+    assert!(called);
+    assert_eq!((words(1), held(), list()), (unlocked, 0, vec![]));
+    // Either unlocks what the other one locked.
+    assert!(matches!(shared.mutex(1).lock_alone(), Alone::Taken { .. }));
+    // SAFETY: held by this thread.
+    unsafe { shared.mutex(1).unlock_by_glibc() }.unwrap();
+    assert_eq!((words(1), held(), list()), (unlocked, 0, vec![]));
+    shared.mutex(1).try_lock_by_glibc().unwrap().unwrap();
+    assert_eq!(words(1), locked);
+    assert!(shared.mutex(1).unlock_alone(fork::incarnation(), || ()));
+    assert_eq!((words(1), held(), list()), (unlocked, 0, vec![]));
+}
+
+#[test]
+fn where_glibc_is_another_one_all_is_left_to_it() {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            held::do_nothing_alone();
+            let shared = Shared::new(2);
+            let mutex = shared.mutex(0);
+            for _ in 0..3 {
+                assert!(matches!(mutex.lock_alone(), Alone::AskGlibc));
+                assert_eq!(mutex.try_lock().unwrap(), Some(Locked::Free));
+                assert_eq!((held(), list()), (1, nodes(&shared, &[0])));
+                mutex.words().links.prev.store(0x1230, Relaxed);
+                mutex.words().links.next.store(0x4560, Relaxed);
+                unlock(mutex).unwrap();
+                assert_eq!((held(), list()), (0, vec![]));
+            }
+        });
+    });
+}
+
+#[test]
 fn any_order_of_unlocking_leaves_the_list_whole() {
     let shared = Shared::new(REMEMBERED_AND_MORE);
     // A cheap sequence without a pattern.
