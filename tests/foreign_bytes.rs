@@ -167,10 +167,12 @@ fn is_long() -> bool {
     std::env::var_os("TOMBOLO_LONG").is_some()
 }
 
-/// One in so many bytes is damaged alone: all of them, unless `TOMBOLO_THIN` says otherwise, for slow builds.
+/// One in so many bytes is damaged alone: every other one, another half before opening than under live handles; all of them
+/// with `TOMBOLO_LONG`, fewer with `TOMBOLO_THIN`, for slow builds.
 fn thin() -> usize {
     let thin = std::env::var("TOMBOLO_THIN").ok();
-    thin.and_then(|n| n.parse().ok()).unwrap_or(1).max(1)
+    let usual = if is_long() { 1 } else { 2 };
+    thin.and_then(|n| n.parse().ok()).unwrap_or(usual).max(1)
 }
 
 /// One in each `group` of cases, unless all are asked for.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use foreign::{Damage, SAMPLE, Sample};
 use tombolo::ring::spsc::{Spsc, TryRecvError};
 use tombolo::sync::{AtomicU64, LockError, Mutex, Semaphore};
-use tombolo::{Error, Segment};
+use tombolo::{Error, Options, Segment};
 use tombolo_kit::harness;
 
 /// What a bounded call may take on a busy machine.
@@ -24,12 +24,17 @@ fn bytes_of(offset: usize, value: &[u8]) -> Damage {
 
 /// Plants the template with the damage that `damage` chooses, opens it, and removes it when `then` is done.
 fn with_damage(damage: impl Fn(&[u8]) -> Damage, then: impl FnOnce(&Segment)) {
+    with_options(foreign::options(), damage, then);
+}
+
+/// As [`with_damage`], opened with these options.
+fn with_options(options: Options, damage: impl Fn(&[u8]) -> Damage, then: impl FnOnce(&Segment)) {
     let name = name();
     let template = foreign::template(&name);
     let mut bytes = template.clone();
     foreign::apply(&mut bytes, &damage(&template));
     foreign::plant(&name, &bytes);
-    let segment = foreign::options().open(&name).expect("opened");
+    let segment = options.open(&name).expect("opened");
     then(&segment);
     drop(segment);
     foreign::clear(&name);
@@ -117,8 +122,8 @@ fn two_objects_in_one_place_are_refused() {
     });
 }
 
-/// The lock word names a process that lives and has never heard of the segment.
-fn stranger_is_no_holder() {
+/// The lock words name a process that lives and has never heard of the segment.
+fn with_stranger(options: Options, then: impl FnOnce(&Segment)) {
     let mut stranger = Command::new("sleep").arg("600").spawn().expect("started");
     let pid = stranger.id().to_le_bytes();
     let lie = |bytes: &[u8]| {
@@ -126,7 +131,13 @@ fn stranger_is_no_holder() {
         damage.extend(bytes_of(foreign::entry(bytes, "lock").1, &pid));
         damage
     };
-    with_damage(lie, |segment| {
+    with_options(options, lie, then);
+    stranger.kill().expect("killed");
+    stranger.wait().expect("reaped");
+}
+
+fn stranger_is_no_holder() {
+    with_stranger(foreign::options(), |segment| {
         let begun = Instant::now();
         let lock = segment.find::<Mutex<Sample>>("lock").expect("found");
         assert!(matches!(lock.lock(), Err(LockError::Poisoned(_))));
@@ -135,8 +146,19 @@ fn stranger_is_no_holder() {
             .expect("constructed");
         assert!(begun.elapsed() < LIMIT);
     });
-    stranger.kill().expect("killed");
-    stranger.wait().expect("reaped");
+}
+
+/// A lock that is taken from a stranger is ours, though the deadline passed meanwhile.
+fn lock_of_a_stranger_is_no_timeout() {
+    let hurried = foreign::options().timeout(Duration::from_nanos(1));
+    with_stranger(hurried, |segment| {
+        let lock = segment.find::<Mutex<Sample>>("lock").expect("found");
+        let locked = lock.lock_timeout(Duration::ZERO);
+        assert!(matches!(locked, Err(LockError::Poisoned(_))));
+        segment
+            .construct::<AtomicU64>("new", 1)
+            .expect("constructed");
+    });
 }
 
 /// The lock word names the very thread that asks, which holds nothing.
@@ -144,6 +166,22 @@ fn asker_is_no_holder() {
     let tid = nix::unistd::gettid().as_raw().to_le_bytes();
     with_damage(
         |bytes| bytes_of(foreign::entry(bytes, "lock").1, &tid),
+        |segment| {
+            let lock = segment.find::<Mutex<Sample>>("lock").expect("found");
+            assert!(matches!(lock.lock(), Err(LockError::Poisoned(_))));
+        },
+    );
+}
+
+/// The lock word says that somebody waits, and names nobody for whom.
+fn mark_of_waiters_is_no_holder() {
+    with_damage(
+        |bytes| {
+            bytes_of(
+                foreign::entry(bytes, "lock").1,
+                &0x8000_0000_u32.to_le_bytes(),
+            )
+        },
         |segment| {
             let lock = segment.find::<Mutex<Sample>>("lock").expect("found");
             assert!(matches!(lock.lock(), Err(LockError::Poisoned(_))));
@@ -237,7 +275,12 @@ fn main() -> ExitCode {
             two_objects_in_one_place_are_refused,
         ),
         ("stranger_is_no_holder", stranger_is_no_holder),
+        (
+            "lock_of_a_stranger_is_no_timeout",
+            lock_of_a_stranger_is_no_timeout,
+        ),
         ("asker_is_no_holder", asker_is_no_holder),
+        ("mark_of_waiters_is_no_holder", mark_of_waiters_is_no_holder),
         (
             "value_that_is_no_value_is_an_error",
             value_that_is_no_value_is_an_error,

@@ -618,7 +618,7 @@ fn send_to_a_sleeper_of_several() {
     let name = name();
     report(
         Stepper::new("mpsc send to a sleeper of several")
-            .stride(11)
+            .stride(23)
             .arrange(|| arrange(&name, NOTHING))
             .bystander(|bystander| {
                 let ring = open(&name);

@@ -9,8 +9,8 @@ use tombolo::sync::{AtomicU64, Mutex};
 use tombolo::{Error, Options, Segment, Shared};
 use tombolo_kit::{Meeting, Outcome, Stepper, harness};
 
-/// Every nineteenth instruction, and those beside system calls; `TOMBOLO_KIT_STRIDE=1` visits them all, for some minutes.
-const STRIDE: u64 = 19;
+/// Every 37th instruction, and those beside system calls; `TOMBOLO_KIT_STRIDE=1` visits them all, for some minutes.
+const STRIDE: u64 = 37;
 
 /// One name for a test and all the processes it forks: each test asks for it first, in a process of its own.
 fn name() -> &'static str {
@@ -206,7 +206,7 @@ impl Drop for Living {
 fn overtaken_opener() {
     name();
     let report = Stepper::new("open, overtaken by one who takes the line and a role")
-        .stride(37 * STRIDE)
+        .stride(19 * STRIDE)
         .arrange(|| {
             clean();
             let segment = options().create_new(name()).expect("created");

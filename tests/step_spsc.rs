@@ -320,6 +320,7 @@ fn ends<S>(
     let name = name();
     report(
         Stepper::new(what)
+            .stride(5)
             .arrange(|| arrange(&name, start))
             .state(|| ring_bytes(&name)),
         || {
@@ -369,6 +370,7 @@ fn take_over() {
     let name = name();
     report(
         Stepper::new("take over both ends of a dead one")
+            .stride(7)
             .arrange(|| {
                 arrange(&name, start);
                 let ring = open(&name);
@@ -463,7 +465,9 @@ fn close() {
     let start = STARTS[1];
     let name = name();
     report(
-        Stepper::new("close").arrange(|| arrange(&name, start)),
+        Stepper::new("close")
+            .stride(5)
+            .arrange(|| arrange(&name, start)),
         || Some(open(&name).producer().expect("free")),
         |producer: &mut Option<Producer<u64>>| {
             if let Some(producer) = producer.take() {
