@@ -14,6 +14,7 @@
 //! | work for whoever is free | [`ring::mpmc::Mpmc`] | what it had not acknowledged goes to another, counted |
 //! | messages from one process to many | [`ring::broadcast::Broadcast`] | what was sent arrives everywhere; a dead consumer holds nobody |
 //! | the newest value of something | [`ring::latest::Latest`] | the last complete value stays |
+//! | bytes, as through a pipe, a FIFO or a socket | [`stream`] | what was written is read, then an error names the death |
 //! | data that several change | [`sync::Mutex`] | the next locker gets the data, and the cause |
 //! | data that many read and some change | [`sync::RwLock`] | a reader's share comes back; a writer's is as with the mutex |
 //! | a change of such data | [`sync::Condvar`] | all who wait look again |
@@ -99,6 +100,8 @@ mod primitive;
 pub mod ring;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+pub mod stream;
 pub mod sync;
 #[cfg(not(loom))]
 mod sys;
@@ -128,7 +131,7 @@ mod table {
         crate::wait::expired_slices()
     }
 
-    use crate::{layout, object, ring, sync};
+    use crate::{layout, object, ring, stream, sync};
 
     /// The bytes of every struct that lies in a segment, as compiled: struct, field, offset in bytes, size in bytes. A
     /// row without a field has the struct's size and alignment. For the test that compares it with `docs/layout.md`.
@@ -138,6 +141,7 @@ mod table {
             object::rows(),
             sync::rows(),
             ring::rows(),
+            stream::rows(),
         ];
         tables.concat()
     }
