@@ -13,6 +13,8 @@
 //! | large frames, looked at where they lie | [`ring::frames::Frames`] | what it held comes back |
 //! | work for whoever is free | [`ring::mpmc::Mpmc`] | what it had not acknowledged goes to another, counted |
 //! | messages from one process to many | [`ring::broadcast::Broadcast`] | what was sent arrives everywhere; a dead consumer holds nobody |
+//! | messages of varying length and priority, from many to many | [`queue::Queue`] | what it had not acknowledged goes to another, counted |
+//! | questions, answered by one of several servers | [`queue::Calls`] | its call goes to another, or fails with the cause |
 //! | the newest value of something | [`ring::latest::Latest`] | the last complete value stays |
 //! | bytes, as through a pipe, a FIFO or a socket | [`stream`] | what was written is read, then an error names the death |
 //! | data that several change | [`sync::Mutex`] | the next locker gets the data, and the cause |
@@ -97,6 +99,7 @@ mod object;
 #[cfg(not(loom))]
 mod participant;
 mod primitive;
+pub mod queue;
 pub mod ring;
 #[cfg(not(loom))]
 mod segment;
@@ -131,7 +134,7 @@ mod table {
         crate::wait::expired_slices()
     }
 
-    use crate::{layout, object, ring, stream, sync};
+    use crate::{layout, object, queue, ring, stream, sync};
 
     /// The bytes of every struct that lies in a segment, as compiled: struct, field, offset in bytes, size in bytes. A
     /// row without a field has the struct's size and alignment. For the test that compares it with `docs/layout.md`.
@@ -141,6 +144,7 @@ mod table {
             object::rows(),
             sync::rows(),
             ring::rows(),
+            queue::rows(),
             stream::rows(),
         ];
         tables.concat()
