@@ -17,6 +17,7 @@
 //! | questions, answered by one of several servers | [`queue::Calls`] | its call goes to another, or fails with the cause |
 //! | the newest value of something | [`ring::latest::Latest`] | the last complete value stays |
 //! | bytes, as through a pipe, a FIFO or a socket | [`stream`] | what was written is read, then an error names the death |
+//! | results of many workers, read where they loaded them | [`gather`] | what it had submitted is there; else the parent is told |
 //! | data that several change | [`sync::Mutex`] | the next locker gets the data, and the cause |
 //! | data that many read and some change | [`sync::RwLock`] | a reader's share comes back; a writer's is as with the mutex |
 //! | a change of such data | [`sync::Condvar`] | all who wait look again |
@@ -90,6 +91,7 @@
 extern crate self as tombolo;
 
 mod error;
+pub mod gather;
 #[cfg(not(loom))]
 mod layout;
 pub mod message;
@@ -134,7 +136,7 @@ mod table {
         crate::wait::expired_slices()
     }
 
-    use crate::{layout, object, queue, ring, stream, sync};
+    use crate::{gather, layout, object, queue, ring, stream, sync};
 
     /// The bytes of every struct that lies in a segment, as compiled: struct, field, offset in bytes, size in bytes. A
     /// row without a field has the struct's size and alignment. For the test that compares it with `docs/layout.md`.
@@ -146,6 +148,7 @@ mod table {
             ring::rows(),
             queue::rows(),
             stream::rows(),
+            gather::rows(),
         ];
         tables.concat()
     }

@@ -18,7 +18,7 @@ const BATCH: usize = 200;
 /// What a case may take before its process is killed, in seconds. Waits within are of milliseconds.
 const LIMIT: u32 = 20;
 /// What the cases of one shape and moment may take, unless all are asked for.
-const BOX: Duration = Duration::from_millis(2_500);
+const BOX: Duration = Duration::from_millis(1_200);
 
 /// Values that numbers go wrong at.
 const VALUES: [u64; 12] = [

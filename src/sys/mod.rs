@@ -18,6 +18,8 @@
 //! | [`foreign`] | a pthread mutex that another program initialised |
 //! | [`semaphore`] | the POSIX semaphore, nameless and named |
 //! | [`sysv`] | shared memory of System V |
+//! | [`sealed`] | nameless objects that one process fills and another reads |
+//! | [`child`] | forked children |
 //! | [`keeper`] | life words that the kernel marks at our death |
 
 #[cfg(not(all(
@@ -33,6 +35,7 @@ pub(crate) const BIG_ENDIAN: bool = cfg!(target_endian = "big");
 
 mod alone;
 pub(crate) mod barrier;
+pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod errno;
 pub(crate) mod foreign;
@@ -48,5 +51,6 @@ pub(crate) mod object;
 pub(crate) mod probe;
 pub(crate) mod process;
 mod robust;
+pub(crate) mod sealed;
 pub(crate) mod semaphore;
 pub(crate) mod sysv;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each target uses a part")]
 
+mod queues;
 pub mod shapes;
 
 use std::fs::{self, File, OpenOptions, Permissions};

@@ -1,10 +1,11 @@
 //! Every shape of a ring: one in a segment of its own, with something in it, and every operation on what came of its bytes.
 
-use super::{SAMPLE, Sample, look, options};
+use super::{SAMPLE, Sample, look, options, queues};
 use std::hint::black_box;
 use std::io::IoSlice;
 use std::time::Duration;
 use tombolo::Segment;
+use tombolo::gather::{self, Outcome, Places};
 use tombolo::ring::{broadcast, bytes, frames, latest, mpmc, mpsc};
 
 /// The object's name.
@@ -58,6 +59,21 @@ pub const SHAPES: &[Shape] = &[
         name: "frames",
         fill: fill_frames,
         open: open_frames,
+    },
+    Shape {
+        name: "gather",
+        fill: fill_gather,
+        open: open_gather,
+    },
+    Shape {
+        name: "queue",
+        fill: queues::fill_queue,
+        open: queues::open_queue,
+    },
+    Shape {
+        name: "calls",
+        fill: queues::fill_calls,
+        open: queues::open_calls,
     },
 ];
 
@@ -455,5 +471,70 @@ fn open_frames(segment: &Segment) -> Box<dyn FnMut()> {
             drop(look(viewer.wait_for_new_timeout(MOMENT)));
             look(viewer.wait_for_peer_timeout(MOMENT));
         }
+    })
+}
+
+fn fill_gather(segment: &Segment) {
+    let board = gather::options(3).budget(1 << 20).construct(segment, RING);
+    let board = board.expect("constructed");
+    let places = board.places();
+    let mut worker = places.claim_place(0).expect("free");
+    let rows = worker.buffer::<Sample>(5).expect("memory");
+    rows.submit().expect("submitted");
+    places
+        .claim_place(1)
+        .and_then(|worker| worker.fail("no"))
+        .expect("told");
+    // The third one's worker is there no more.
+    std::mem::forget(places.claim_place(2).expect("free"));
+}
+
+fn open_gather(segment: &Segment) -> Box<dyn FnMut()> {
+    let places = look(Places::find(segment, RING));
+    let mut board = places
+        .clone()
+        .and_then(|places| look(gather::Board::take(places)));
+    let mut kept = None;
+    Box::new(move || {
+        let Some(places) = &places else {
+            return;
+        };
+        black_box((places.workers(), places.budget()));
+        let worker = look(places.try_claim()).or_else(|| look(places.claim_timeout(MOMENT)));
+        if let Some(mut worker) = worker {
+            if let Some(mut rows) = look(worker.buffer_timeout::<Sample>(3, MOMENT)) {
+                look(rows.push(SAMPLE));
+                look(rows.try_grow(600));
+                look(rows.grow_timeout(900, MOMENT));
+                look(rows.truncate(7));
+                look(rows.submit_loaded());
+            }
+            look(worker.try_buffer::<u64>(1).map(drop));
+        }
+        for place in 0..4 {
+            if let Some(mut worker) = look(places.claim_place(place)) {
+                look(worker.try_buffer::<u64>(1).map(drop));
+                look(worker.fail("a reason"));
+            }
+        }
+        let Some(board) = &mut board else {
+            return;
+        };
+        for _ in 0..4 {
+            let outcome = look(board.try_next()).or_else(|| look(board.next_timeout(MOMENT)));
+            black_box(format!("{outcome:?}"));
+            if let Some(Outcome::Rows(rows)) = outcome {
+                black_box((rows.memory(), rows.worker(), rows.pid()));
+                black_box(look(rows.as_slice::<Sample>().map(<[Sample]>::len)));
+                black_box(look(rows.as_slice::<u64>().map(<[u64]>::len)));
+                kept = Some(rows);
+            }
+        }
+        drop(kept.take());
+        for place in 0..4 {
+            black_box(format!("{:?}", board.progress(place)));
+            look(board.renew(place));
+        }
+        black_box((board.used(), board.join(MOMENT)));
     })
 }
