@@ -1,5 +1,8 @@
 //! Every example runs to its end, says what it should, and leaves nothing.
 
+#[path = "sysv/mod.rs"]
+mod sysv;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -112,7 +115,14 @@ fn litter(end: &str) -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| {
-            let known = ["counter", "fork-semaphore", "hello-shm", "parent-child-int"];
+            let known = [
+                "counter",
+                "fork-semaphore",
+                "hello-shm",
+                "parent-child-int",
+                "echo",
+                "fifo",
+            ];
             let rest = name.find(end).map(|at| &name[at + end.len()..]);
             known.iter().any(|known| name.contains(known))
                 && rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -278,6 +288,36 @@ fn terminated_counter_leaves_nothing() {
 }
 
 #[test]
+fn bounded_buffer_goes_on_without_the_dead() {
+    let out = run("bounded_buffer", &[]);
+    assert!(out.contains("killed 1, 40500 items of 40500"));
+    assert!(out.contains("died holding the lock; repaired"));
+    assert!(out.contains("1 repair, 8 of 8 slots free in the end"));
+}
+
+#[test]
+fn config_reload_repairs_what_a_killed_writer_left() {
+    let out = run("config_reload", &[]);
+    assert_eq!(out.matches("a reader keeps version").count(), 3);
+    assert!(out.contains("died holding the lock; repaired"));
+    assert!(out.contains("version 1000 of 1000, 3 readers"));
+}
+
+#[test]
+fn phases_go_on_with_a_successor() {
+    let out = run("phases", &[]);
+    assert!(out.contains("is killed in phase 3"));
+    assert!(out.contains("6 phases of 4 parts: all right"));
+}
+
+#[test]
+fn philosophers_eat_on_beside_the_dead() {
+    let out = run("dining_philosophers", &[]);
+    assert!(out.contains("taken out of its hand"));
+    assert!(out.contains("the 4 who live have eaten their 40 each"));
+}
+
+#[test]
 fn fork_semaphore_sees_the_post_and_the_death() {
     let out = run("fork_semaphore", &[]);
     assert!(out.contains("the child that Posts was seen as Post"));
@@ -321,6 +361,82 @@ fn alphabet_goes_over_whoever_is_first() {
 }
 
 #[test]
+fn sysv_alphabet_goes_over_whoever_is_first() {
+    let pairs = [
+        ["sysv_alphabet_server", "sysv_alphabet_client"],
+        ["sysv_alphabet_client", "sysv_alphabet_server"],
+    ];
+    for (number, pair) in pairs.into_iter().enumerate() {
+        // Not the one that they have by default, which another run may have at the same time.
+        let pid = i32::try_from(std::process::id()).expect("a process id");
+        let key = 0x2000_0000 | pid << 1 | i32::try_from(number).expect("0 or 1");
+        let [first, second] = pair.map(|program| Run::start(program, &["--key", &key.to_string()]));
+        let out = first.outcome().well() + &second.outcome().well();
+        assert!(out.contains("received \"abcdefghijklmnopqrstuvwxyz\""));
+        assert!(out.contains("the client has them all"));
+        let left = tombolo::sysv::options().open(key);
+        assert!(left.is_err(), "{left:?} was left");
+    }
+}
+
+/// Either half may be a program in C that does what the textbook says.
+#[test]
+fn sysv_alphabet_is_understood_by_c_programs() {
+    let (Some(server), Some(client)) = (
+        sysv::c_program("sysv_alphabet_server"),
+        sysv::c_program("sysv_alphabet_client"),
+    ) else {
+        return;
+    };
+    let key = sysv::TestKey::new();
+    let ours = Run::start("sysv_alphabet_server", &["--key", &key.text()]);
+    let theirs = Command::new(client).arg(key.text()).output();
+    let theirs = theirs.expect("it starts");
+    assert!(theirs.status.success(), "{theirs:?}");
+    let said = String::from_utf8_lossy(&theirs.stdout);
+    assert!(said.contains("received \"abcdefghijklmnopqrstuvwxyz\""));
+    assert!(ours.outcome().well().contains("the client has them all"));
+
+    let ours = Run::start("sysv_alphabet_client", &["--key", &key.text()]);
+    let theirs = Command::new(server).arg(key.text()).output();
+    let theirs = theirs.expect("it starts");
+    assert!(theirs.status.success(), "{theirs:?}");
+    assert!(String::from_utf8_lossy(&theirs.stdout).contains("the client has them all"));
+    let said = ours.outcome().well();
+    assert!(said.contains("received \"abcdefghijklmnopqrstuvwxyz\""));
+}
+
+#[test]
+fn sysv_alphabet_names_who_has_the_key() {
+    let key = 0x3000_0000 | i32::try_from(std::process::id()).expect("a process id");
+    // Too small for the alphabet, as another program's may be.
+    let other = tombolo::sysv::options().size(3).create_new(key);
+    let other = other.expect("nobody has that key");
+    let run = Run::start("sysv_alphabet_server", &["--key", &key.to_string()]).outcome();
+    other.remove().expect("ours");
+    let err = run.badly();
+    assert!(
+        err.contains("has a segment of 3 bytes, 27 were asked for"),
+        "{err}"
+    );
+}
+
+#[test]
+fn sysv_parent_child_finds_the_same_key() {
+    let out = run("sysv_parent_child", &[]);
+    assert!(out.contains(": read 3 under key") && out.contains("the child made it 4"));
+    assert!(out.contains("removed, no segment has the id"));
+}
+
+#[test]
+fn sysv_tour_reads_what_it_wrote_at_another_address() {
+    let out = run("sysv_tour", &[]);
+    assert!(out.contains("25600 bytes, mode 0600, attached 1 time"));
+    assert!(out.contains("read \"Hello, world.\""));
+    assert!(out.contains("removed: true") && out.contains("under a lock: 42"));
+}
+
+#[test]
 fn newest_frame_tears_nothing_and_gets_back_what_a_dead_viewer_held() {
     let frames = if cfg!(debug_assertions) { "20" } else { "300" };
     let out = run("newest_frame", &["--frames", frames]);
@@ -346,6 +462,20 @@ fn work_queue_is_complete_though_a_worker_is_killed() {
 }
 
 #[test]
+fn message_queue_is_read_after_its_sender_has_exited() {
+    let out = run("message_queue", &[]);
+    assert!(out.contains("child: sent 9 messages, and exits"));
+    assert!(out.contains("parent: all 9 are here, the most urgent first"));
+}
+
+#[test]
+fn request_reply_answers_every_call_though_a_server_is_killed() {
+    let out = run("request_reply", &[]);
+    assert!(out.contains("1 of them by another server than the first"));
+    assert!(out.contains("nothing is left"));
+}
+
+#[test]
 fn weather_broadcast_disturbs_nobody_and_counts_what_was_missed() {
     let out = run("weather_broadcast", &[]);
     assert!(out.contains("quick: 40 seen, 0 missed"));
@@ -353,4 +483,60 @@ fn weather_broadcast_disturbs_nobody_and_counts_what_was_missed() {
     assert!(out.contains("slow: 8 seen, 27 missed"));
     assert!(out.contains("doomed: signal: 9"));
     assert!(out.contains("every display saw what it should"));
+}
+
+#[test]
+fn pipe_child_sees_the_byte_the_end_and_the_death() {
+    let out = run("pipe_child", &[]);
+    assert!(out.contains("read '#', then the end"));
+    assert!(out.contains("the second child's death was told"));
+}
+
+#[test]
+fn fifo_passes_a_byte_whoever_is_first() {
+    let out = run("fifo", &[]);
+    assert_eq!(out.matches("reader: \"#\" from").count(), 2);
+    assert!(out.contains("read first:") && out.contains("write first:"));
+}
+
+#[test]
+fn echo_server_answers_everybody_and_is_told_of_the_killed() {
+    let lines = if cfg!(debug_assertions) {
+        "100"
+    } else {
+        "2000"
+    };
+    let out = run("echo_server", &["--lines", lines]);
+    assert!(out.contains("5 clients served, 3 died"));
+    assert_eq!(
+        out.matches(&format!(": {lines} lines came back")).count(),
+        5
+    );
+}
+
+#[test]
+fn echo_client_can_be_tried_alone() {
+    let out = run("echo_client", &["--lines", "50"]);
+    assert!(out.contains("50 lines came back"));
+}
+
+#[test]
+fn pipeline_brings_a_file_through_three_processes() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    for capacity in ["64", "65536"] {
+        let file = manifest.to_string_lossy();
+        let out = run("pipeline", &[&file, "--capacity", capacity]);
+        assert!(out.contains("the digests are equal"));
+        let length = fs::metadata(&manifest).expect("it is there").len();
+        assert_eq!(number_before(&out, " bytes"), length);
+    }
+    assert!(run("pipeline", &[]).contains("the digests are equal"));
+}
+
+#[test]
+fn rate_limit_serves_all_though_a_holder_is_killed() {
+    let out = run("rate_limit", &[]);
+    assert!(out.contains("client 0 was killed in its call, holding a permit"));
+    assert!(out.contains("140 of 140 calls served"));
+    assert!(out.contains("3 of 3 permits available"));
 }

@@ -1,0 +1,132 @@
+//! Clients ask, several servers answer, and one of the servers is killed at its work: every question is answered.
+//!
+//!     cargo run --release --example request_reply
+//!     cargo run --release --example request_reply -- --servers 3 --calls 2000
+//!
+//! The call that the dead server had goes to another one; the client notices nothing but a little time.
+//!
+//! Fences in the calls of `fork`, and in leaving a child without the parent's handlers.
+#![allow(unsafe_code)]
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
+use tombolo::queue::{self, Call, Calls, RecvError};
+use tombolo::{Message, Segment, Shared};
+
+/// Clients ask, several servers answer, one of them is killed.
+#[derive(Parser)]
+struct Options {
+    /// Servers, one of which is killed
+    #[arg(long, default_value_t = 3)]
+    servers: u32,
+    /// Calls of the client
+    #[arg(long, default_value_t = 500)]
+    calls: u64,
+}
+
+#[derive(Clone, Copy, Message)]
+#[repr(C)]
+struct Order {
+    number: u64,
+    cents: u64,
+}
+
+#[derive(Clone, Copy, Message)]
+#[repr(C)]
+struct Invoice {
+    number: u64,
+    cents_with_tax: u64,
+    server: u64,
+    redelivered: u64,
+}
+
+fn work(call: &Call<'_, Order, Invoice>) -> Invoice {
+    Invoice {
+        number: call.number,
+        cents_with_tax: call.cents + call.cents * 19 / 100,
+        server: std::process::id().into(),
+        redelivered: call.redelivered().into(),
+    }
+}
+
+/// Answers until the calls are closed. Who gets the hundredth call first is killed while he works on it.
+fn serve(name: &str) -> Result<(), Box<dyn Error>> {
+    let calls = Shared::<Calls<Order, Invoice>>::open(name)?;
+    let mut server = calls.server()?;
+    loop {
+        match server.recv() {
+            Ok(call) => {
+                if call.number == 100 && call.redelivered() == 0 {
+                    kill(Pid::this(), Signal::SIGKILL)?;
+                }
+                let invoice = work(&call);
+                call.answer(invoice)?;
+            }
+            Err(RecvError::Disconnected(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn start(act: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<Pid, Box<dyn Error>> {
+    // SAFETY: this process has one thread, and no handle of the library's yet.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let done = act();
+            std::process::exit(i32::from(done.is_err()));
+        }
+    }
+}
+
+fn ask(name: &str, count: u64) -> Result<(), Box<dyn Error>> {
+    let calls = Shared::<Calls<Order, Invoice>>::open(name)?;
+    let mut client = calls.client()?;
+    client.wait_for_server_timeout(Duration::from_secs(20))?;
+    let (begun, mut servers, mut redelivered) = (Instant::now(), Vec::new(), 0);
+    for number in 0..count {
+        let cents = number * 7;
+        let invoice = client.call_timeout(Order { number, cents }, Duration::from_secs(20))?;
+        assert_eq!(invoice.number, number, "the answer to another call");
+        assert_eq!(invoice.cents_with_tax, cents + cents * 19 / 100);
+        redelivered += u64::from(invoice.redelivered > 0);
+        servers.push(invoice.server);
+    }
+    assert_eq!(redelivered, 1, "the hundredth, and no other");
+    servers.sort_unstable();
+    servers.dedup();
+    println!(
+        "{count} calls answered by {} servers in {:.0?}, {redelivered} of them by another server than the first",
+        servers.len(),
+        begun.elapsed()
+    );
+    calls.close()?;
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let name = format!("request-reply-{}", std::process::id());
+    let room = queue::call_options();
+    drop(Shared::<Calls<Order, Invoice>>::create_new(&name, room)?);
+    let mut servers = Vec::new();
+    for _ in 0..options.servers.max(2) {
+        servers.push(start(|| serve(&name))?);
+    }
+    let done = ask(&name, options.calls.max(101));
+    for server in &servers {
+        if done.is_err() {
+            let _ = kill(*server, Signal::SIGKILL);
+        }
+        let _ = waitpid(*server, None);
+    }
+    Segment::unlink_by_name(&name)?;
+    done?;
+    println!("the killed server's call was answered, nothing is left");
+    Ok(())
+}
