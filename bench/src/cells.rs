@@ -10,8 +10,10 @@ use crate::hand::{Bell, Hand, Line, NONE, PAIR, WORDS};
 use crate::harness::{Arena, Numbers, Run, run_pair, run_threads};
 use crate::large::{Pool, Records};
 use crate::many;
+use crate::messages::{self, Posix, SeqPacket, SystemV};
 use crate::ours::Tombolo;
 use crate::queue::{Queue, Receiver, Sender};
+use crate::stream::{self as bytes, Fifo, Pipe, Tcp, Unix};
 use crate::system;
 use crate::work;
 
@@ -66,7 +68,11 @@ pub(crate) struct Cell {
     pub(crate) entrants: Vec<Entrant>,
 }
 
-const fn entrant(name: &'static str, role: Role, run: fn(Duration) -> Measured) -> Entrant {
+pub(crate) const fn entrant(
+    name: &'static str,
+    role: Role,
+    run: fn(Duration) -> Measured,
+) -> Entrant {
     Entrant { name, role, run }
 }
 
@@ -349,7 +355,7 @@ type Pair32 = Hand<4, 32, PAIR>;
 pub(crate) fn all() -> Vec<Cell> {
     use Role::{Limit, Other, Ours};
     use Unit::{Nanoseconds, PerSecond};
-    vec![
+    let mut cells = vec![
         Cell {
             name: "round-trip",
             rows: &[
@@ -522,6 +528,81 @@ pub(crate) fn all() -> Vec<Cell> {
             ],
         },
         Cell {
+            name: "messages",
+            rows: &[("message queue 64 B, one to one, waiting calls", PerSecond)],
+            entrants: vec![
+                entrant("POSIX mq", Limit, messages::stream::<Posix, 64>),
+                entrant("System V msg", Other, messages::stream::<SystemV, 64>),
+                entrant("UNIX seqpacket", Other, messages::stream::<SeqPacket, 64>),
+                entrant(
+                    "tombolo",
+                    Ours,
+                    messages::stream::<messages::Tombolo<256>, 64>,
+                ),
+                entrant(
+                    "tombolo, 10 messages",
+                    Other,
+                    messages::stream::<messages::Tombolo<10>, 64>,
+                ),
+            ],
+        },
+        Cell {
+            name: "messages-8k",
+            rows: &[("message queue 8 KiB, one to one, waiting calls", PerSecond)],
+            entrants: vec![
+                entrant("POSIX mq", Limit, messages::stream::<Posix, 8192>),
+                entrant("System V msg", Other, messages::stream::<SystemV, 8192>),
+                entrant("UNIX seqpacket", Other, messages::stream::<SeqPacket, 8192>),
+                entrant(
+                    "tombolo",
+                    Ours,
+                    messages::stream::<messages::Tombolo<256>, 8192>,
+                ),
+                entrant(
+                    "tombolo, 10 messages",
+                    Other,
+                    messages::stream::<messages::Tombolo<10>, 8192>,
+                ),
+            ],
+        },
+        Cell {
+            name: "message-trips",
+            rows: &[
+                ("message queue 64 B, there and back, p50", Nanoseconds),
+                ("the same, p99", Nanoseconds),
+            ],
+            entrants: vec![
+                entrant("POSIX mq", Limit, messages::trips::<Posix, false>),
+                entrant("System V msg", Other, messages::trips::<SystemV, false>),
+                entrant("UNIX seqpacket", Other, messages::trips::<SeqPacket, false>),
+                entrant(
+                    "tombolo",
+                    Ours,
+                    messages::trips::<messages::Tombolo<256>, false>,
+                ),
+            ],
+        },
+        Cell {
+            name: "message-trips-asleep",
+            rows: &[
+                (
+                    "message queue 64 B, to a sleeper and back, p50",
+                    Nanoseconds,
+                ),
+                ("the same, p99", Nanoseconds),
+            ],
+            entrants: vec![
+                entrant("POSIX mq", Limit, messages::trips::<Posix, true>),
+                entrant("System V msg", Other, messages::trips::<SystemV, true>),
+                entrant("UNIX seqpacket", Other, messages::trips::<SeqPacket, true>),
+                entrant(
+                    "tombolo",
+                    Ours,
+                    messages::trips::<messages::Tombolo<256>, true>,
+                ),
+            ],
+        },
+        Cell {
             name: "create",
             rows: &[("create a 1 MiB segment", Nanoseconds)],
             entrants: vec![
@@ -535,22 +616,6 @@ pub(crate) fn all() -> Vec<Cell> {
             entrants: vec![
                 entrant("bare calls", Limit, system::attach_bare),
                 entrant("tombolo", Ours, system::attach),
-            ],
-        },
-        Cell {
-            name: "lock",
-            rows: &[("robust lock and unlock, uncontended", Nanoseconds)],
-            entrants: vec![
-                entrant("bare pthread", Limit, system::lock_bare),
-                entrant("tombolo", Ours, system::lock),
-            ],
-        },
-        Cell {
-            name: "contended-lock",
-            rows: &[("robust lock and unlock, two processes", PerSecond)],
-            entrants: vec![
-                entrant("bare pthread", Limit, system::contended_bare),
-                entrant("tombolo", Ours, system::contended),
             ],
         },
         Cell {
@@ -725,5 +790,69 @@ pub(crate) fn all() -> Vec<Cell> {
                 ),
             ],
         },
-    ]
+        Cell {
+            name: "stream-64",
+            rows: &[("stream of bytes, 64 B per call", PerSecond)],
+            entrants: vec![
+                entrant("pipe", Limit, bytes::blocks::<Pipe, 64>),
+                entrant("FIFO", Limit, bytes::blocks::<Fifo, 64>),
+                entrant("UNIX stream", Limit, bytes::blocks::<Unix, 64>),
+                entrant("TCP, loopback", Limit, bytes::blocks::<Tcp, 64>),
+                entrant("tombolo", Ours, bytes::blocks::<bytes::Ours, 64>),
+            ],
+        },
+        Cell {
+            name: "stream-4k",
+            rows: &[("stream of bytes, 4 KiB per call", PerSecond)],
+            entrants: vec![
+                entrant("pipe", Limit, bytes::blocks::<Pipe, 4096>),
+                entrant("FIFO", Limit, bytes::blocks::<Fifo, 4096>),
+                entrant("UNIX stream", Limit, bytes::blocks::<Unix, 4096>),
+                entrant("TCP, loopback", Limit, bytes::blocks::<Tcp, 4096>),
+                entrant("tombolo", Ours, bytes::blocks::<bytes::Ours, 4096>),
+            ],
+        },
+        Cell {
+            name: "stream-64k",
+            rows: &[("stream of bytes, 64 KiB per call", PerSecond)],
+            entrants: vec![
+                entrant("pipe", Limit, bytes::blocks::<Pipe, 65536>),
+                entrant("FIFO", Limit, bytes::blocks::<Fifo, 65536>),
+                entrant("UNIX stream", Limit, bytes::blocks::<Unix, 65536>),
+                entrant("TCP, loopback", Limit, bytes::blocks::<Tcp, 65536>),
+                entrant("tombolo", Ours, bytes::blocks::<bytes::Ours, 65536>),
+            ],
+        },
+        Cell {
+            name: "stream-connect",
+            rows: &[
+                (
+                    "connect, a byte there and back, and leave, p50",
+                    Nanoseconds,
+                ),
+                ("the same, p99", Nanoseconds),
+            ],
+            entrants: vec![
+                entrant("UNIX stream", Limit, bytes::connections::<Unix>),
+                entrant("TCP, loopback", Limit, bytes::connections::<Tcp>),
+                entrant("tombolo", Ours, bytes::connections::<bytes::Ours>),
+            ],
+        },
+        Cell {
+            name: "stream-trip",
+            rows: &[
+                ("stream of bytes, 64 B there and back, p50", Nanoseconds),
+                ("the same, p99", Nanoseconds),
+            ],
+            entrants: vec![
+                entrant("pipe", Limit, bytes::trips::<Pipe, 64>),
+                entrant("FIFO", Limit, bytes::trips::<Fifo, 64>),
+                entrant("UNIX stream", Limit, bytes::trips::<Unix, 64>),
+                entrant("TCP, loopback", Limit, bytes::trips::<Tcp, 64>),
+                entrant("tombolo", Ours, bytes::trips::<bytes::Ours, 64>),
+            ],
+        },
+    ];
+    cells.extend(crate::lock_cells::all());
+    cells
 }

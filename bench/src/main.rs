@@ -13,10 +13,15 @@ mod drive;
 mod hand;
 mod harness;
 mod large;
+mod lock_cells;
+mod lock_waits;
+mod locks;
 mod many;
+mod messages;
 mod ours;
 mod queue;
 mod report;
+mod stream;
 mod system;
 mod work;
 

@@ -13,12 +13,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use tombolo::ring::spsc::{self, Spsc};
-use tombolo::sync::Mutex;
 use tombolo::{Segment, Shared};
 
-use crate::cells::{Measured, rate};
-use crate::drive::{numbers, percentiles};
-use crate::harness::{Arena, ns_per_tick, pin, run_pair, ticks};
+use crate::cells::Measured;
+use crate::drive::percentiles;
+use crate::harness::{Arena, ns_per_tick, pin, ticks};
 
 /// Bytes of the segments that are created and attached.
 const BYTES: usize = 1 << 20;
@@ -145,10 +144,9 @@ pub(crate) fn attach(time: Duration) -> Measured {
     measured
 }
 
-/// A robust, process-shared pthread mutex and what it guards.
+/// A robust, process-shared pthread mutex.
 struct Bare {
     mutex: *mut libc::pthread_mutex_t,
-    value: *mut u64,
 }
 
 impl Bare {
@@ -163,23 +161,12 @@ impl Bare {
         unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), 1) };
         // SAFETY: room for a mutex, which nobody uses yet.
         unsafe { libc::pthread_mutex_init(mutex, attributes.as_ptr()) };
-        // SAFETY: within the arena.
-        let value = unsafe { arena.base().add(128) }.cast();
-        Self { mutex, value }
-    }
-
-    #[inline(always)]
-    fn add(&self) {
-        // SAFETY: initialised, and not held by this thread.
-        assert_eq!(unsafe { libc::pthread_mutex_lock(self.mutex) }, 0);
-        // SAFETY: guarded by the mutex.
-        unsafe { *self.value += 1 };
-        // SAFETY: held by this thread.
-        unsafe { libc::pthread_mutex_unlock(self.mutex) };
+        Self { mutex }
     }
 }
 
-fn per_call(time: Duration, mut add: impl FnMut()) -> Measured {
+/// Nanoseconds of one call, in runs of [`STRIDE`].
+pub(crate) fn per_call(time: Duration, mut add: impl FnMut()) -> Measured {
     let mut measured = median_of(time, || {
         let before = ticks();
         for _ in 0..STRIDE {
@@ -191,74 +178,6 @@ fn per_call(time: Duration, mut add: impl FnMut()) -> Measured {
         *value /= STRIDE as f64;
     }
     measured
-}
-
-/// The bare mutex, by one thread.
-pub(crate) fn lock_bare(time: Duration) -> Measured {
-    let arena = Arena::new(4096);
-    let bare = Bare::new(&arena);
-    per_call(time, || bare.add())
-}
-
-fn mutex() -> Shared<Mutex<u64>> {
-    let options = Segment::options().size(65_536).remove_with_last(true);
-    let segment = options.open_or_create(&own_name()).expect("a segment");
-    segment.find_or_construct("lock", 0).expect("a mutex")
-}
-
-/// tombolo's mutex, by one thread.
-pub(crate) fn lock(time: Duration) -> Measured {
-    let mutex = mutex();
-    per_call(time, || *mutex.lock().expect("nobody died") += 1)
-}
-
-fn count_until(time: Duration, mut add: impl FnMut()) -> u64 {
-    let (start, mut count) = (Instant::now(), 0);
-    while start.elapsed() < time {
-        for _ in 0..STRIDE {
-            add();
-        }
-        count += STRIDE;
-    }
-    count
-}
-
-/// Both processes lock and unlock as fast as they can; pairs per second of both.
-pub(crate) fn contended_bare(time: Duration) -> Measured {
-    let arena = Arena::new(4096);
-    let bare = Bare::new(&arena);
-    rate(&run_pair(
-        &arena,
-        || {
-            let start = Instant::now();
-            count_until(time, || bare.add());
-            // SAFETY: a word; a count that is a little old does no harm.
-            let total = unsafe { bare.value.read_volatile() };
-            numbers(&[total as f64 / start.elapsed().as_secs_f64()])
-        },
-        || {
-            count_until(time, || bare.add());
-        },
-    ))
-}
-
-/// The same with tombolo's mutex.
-pub(crate) fn contended(time: Duration) -> Measured {
-    let arena = Arena::new(4096);
-    rate(&run_pair(
-        &arena,
-        || {
-            let mutex = mutex();
-            let start = Instant::now();
-            count_until(time, || *mutex.lock().expect("nobody died") += 1);
-            let total = *mutex.lock().expect("nobody died");
-            numbers(&[total as f64 / start.elapsed().as_secs_f64()])
-        },
-        || {
-            let mutex = mutex();
-            count_until(time, || *mutex.lock().expect("nobody died") += 1);
-        },
-    ))
 }
 
 /// Starts a victim that does `act` and then sleeps for ever; kills it 20 ms later, while `wait` sleeps, and gives the ticks
