@@ -8,10 +8,11 @@ mod common;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, Process, until};
+use common::{LIMIT, Process, is_asleep, until};
 use tombolo::gather::{self, Gone, NextError, Outcome, Places, Rows, Stage, WorkError, Worker};
 use tombolo::message::Str;
 use tombolo::{Error, Message, Segment};
@@ -411,8 +412,10 @@ fn waiting_for_the_budget_ends_when_others_give_back() {
             let mut worker = board.places().claim_place(0).expect("free");
             let buffer = worker.buffer::<u8>(60_000).expect("memory");
             words[0].store(1, SeqCst);
-            until("the other waits", || words[1].load(SeqCst) == 1);
-            std::thread::sleep(SHORT);
+            until("the other waits", || {
+                let other = words[1].load(SeqCst) as u32;
+                other != 0 && is_asleep(other, other)
+            });
             match way {
                 "dropped" => buffer.submit().expect("submitted"),
                 "failed" => buffer.fail("no").expect("told"),
@@ -422,7 +425,7 @@ fn waiting_for_the_budget_ends_when_others_give_back() {
         until("the first has its memory", || words[0].load(SeqCst) == 1);
         let second = Process::run(|| {
             let mut worker = board.places().claim_place(1).expect("free");
-            words[1].store(1, SeqCst);
+            words[1].store(u64::from(std::process::id()), SeqCst);
             worker
                 .buffer_timeout::<u8>(60_000, LIMIT)
                 .expect("memory")
@@ -496,9 +499,14 @@ fn every_kind_of_end_in_every_state_of_a_worker_is_told_once() {
                 });
                 until("it is there", || words[0].load(SeqCst) == 1);
                 let pid = process.pid();
-                // The parent sleeps, or looks later.
-                let killer = (kind == "killed").then(|| process_to_kill(pid));
-                match (state, kind, next(&mut board)) {
+                // Killed while the parent sleeps.
+                let outcome = beside_next(&mut board, || {
+                    if kind == "killed" {
+                        let pid = nix::unistd::Pid::from_raw(pid as i32);
+                        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).expect("killed");
+                    }
+                });
+                match (state, kind, outcome) {
                     ("submitted", _, Outcome::Rows(rows)) => {
                         assert_eq!((rows.len(), rows.pid()), (500, Some(pid)));
                         assert_eq!(rows.as_slice::<Order>().expect("orders")[499], order(499));
@@ -535,7 +543,6 @@ fn every_kind_of_end_in_every_state_of_a_worker_is_told_once() {
                     }
                     other => panic!("{other:?}"),
                 }
-                drop(killer);
                 process.end();
                 assert!(
                     matches!(board.next_timeout(SHORT), Err(NextError::NotYet)),
@@ -551,12 +558,20 @@ fn every_kind_of_end_in_every_state_of_a_worker_is_told_once() {
     }
 }
 
-/// Kills a process a moment later, from another thread.
-fn process_to_kill(pid: u32) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(5));
-        let pid = nix::unistd::Pid::from_raw(pid as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).expect("killed");
+/// The next outcome; `then` is done when who waits for it sleeps, or has it.
+fn beside_next(board: &mut gather::Board, then: impl FnOnce() + Send) -> Outcome {
+    let waits = nix::unistd::gettid().as_raw() as u32;
+    let has_it = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            until("the parent sleeps", || {
+                has_it.load(SeqCst) || is_asleep(std::process::id(), waits)
+            });
+            then();
+        });
+        let outcome = next(board);
+        has_it.store(true, SeqCst);
+        outcome
     })
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering::{Release, SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, Process, Space, until};
+use common::{LIMIT, Process, Space, is_asleep, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tombolo::sync::{AtomicU32, Mutex, MutexGuard, NamedSemaphore, Semaphore};
@@ -28,13 +28,6 @@ struct Trial<'a> {
     notify: &'a dyn Fn(u32),
     /// Whether a wake-up survives whoever was killed with it.
     strict: bool,
-}
-
-fn is_asleep(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| rest.starts_with('S'))
 }
 
 impl Trial<'_> {
@@ -64,8 +57,8 @@ impl Trial<'_> {
             until("both sleep", || {
                 board[waits].load(SeqCst) == number
                     && board[victim_waits].load(SeqCst) == number
-                    && is_asleep(living.pid())
-                    && is_asleep(victim.pid())
+                    && is_asleep(living.pid(), living.pid())
+                    && is_asleep(victim.pid(), victim.pid())
             });
             let shoot = || {
                 let pid = Pid::from_raw(i32::try_from(victim.pid()).expect("a process id"));

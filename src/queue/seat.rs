@@ -10,7 +10,7 @@ use crate::primitive::Ordering::Relaxed;
 use crate::ring::Gone;
 use crate::ring::crowd::{Crowd, Place};
 use crate::sys::clock::Deadline;
-use crate::wait::{self, Event, Look, Peer, Waiting};
+use crate::wait::{Event, Look};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::time::Duration;
@@ -192,42 +192,11 @@ impl Seat {
         &self,
         bell: u64,
         deadline: Option<Deadline>,
-        mut act: impl FnMut(Look) -> Option<R>,
+        act: impl FnMut(Look) -> Option<R>,
     ) -> Option<R> {
-        let post = self.end.post();
-        let (view, attachment) = (self.core.view(), post.attachment());
-        loop {
-            let lives: Vec<Peer<'_>> = (view.senders.start..view.receivers.end)
-                .filter(|role| *role != post.mine())
-                .filter_map(|role| match post.role(role).held() {
-                    Held::By(tag) if tag != post.tag() => attachment.life(tag),
-                    _ => None,
-                })
-                .map(|life| Peer { life })
-                .filter(|peer| peer.is_known() && !peer.is_marked())
-                .collect();
-            let waiting = Waiting {
-                event: post.event(bell),
-                peer: None,
-                others: &lives,
-                long_slice: attachment.slice(),
-                slice: attachment.slice(),
-                crowd: true,
-            };
-            let mut slept = false;
-            let outcome = wait::until(&waiting, deadline, |look| {
-                if let Some(found) = act(look) {
-                    return Some(Some(found));
-                }
-                // After a sleep, who is there may be others.
-                (look != Look::Poll && std::mem::replace(&mut slept, true)).then_some(None)
-            });
-            match outcome {
-                Some(Some(found)) => return Some(found),
-                Some(None) if !deadline.is_some_and(Deadline::passed) => {}
-                _ => return None,
-            }
-        }
+        let view = self.core.view();
+        let all = view.senders.start..view.receivers.end;
+        self.end.post().linger(bell, all, deadline, act)
     }
 
     /// Waits until a living process holds one of the roles on the other side.

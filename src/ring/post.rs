@@ -10,7 +10,7 @@ use crate::object::{Held, Object, Role, Shared};
 use crate::participant::Attachment;
 use crate::sys::clock::Deadline;
 use crate::sys::fork;
-use crate::wait::{Event, Peer};
+use crate::wait::{self, Event, Look, Peer, Waiting};
 use std::ops::Range;
 use std::ptr::NonNull;
 
@@ -173,6 +173,51 @@ impl<O: Object> Post<O> {
             Ok(())
         } else {
             Err(Broken::NotAttached)
+        }
+    }
+
+    /// Waits on `bell` until `act` finds something, whoever is there or not; `None` if the deadline passed. A death among
+    /// the other holders of the roles `all` makes it look again.
+    pub(crate) fn linger<R>(
+        &self,
+        bell: u64,
+        all: Range<u64>,
+        deadline: Option<Deadline>,
+        mut act: impl FnMut(Look) -> Option<R>,
+    ) -> Option<R> {
+        let attachment = self.attachment();
+        loop {
+            let lives: Vec<Peer<'_>> = all
+                .clone()
+                .filter(|role| *role != self.mine)
+                .filter_map(|role| match self.role(role).held() {
+                    Held::By(tag) if tag != self.tag => attachment.life(tag),
+                    _ => None,
+                })
+                .map(|life| Peer { life })
+                .filter(|peer| peer.is_known() && !peer.is_marked())
+                .collect();
+            let waiting = Waiting {
+                event: self.event(bell),
+                peer: None,
+                others: &lives,
+                long_slice: attachment.slice(),
+                slice: attachment.slice(),
+                crowd: true,
+            };
+            let mut slept = false;
+            let outcome = wait::until(&waiting, deadline, |look| {
+                if let Some(found) = act(look) {
+                    return Some(Some(found));
+                }
+                // After a sleep, who is there may be others.
+                (look != Look::Poll && std::mem::replace(&mut slept, true)).then_some(None)
+            });
+            match outcome {
+                Some(Some(found)) => return Some(found),
+                Some(None) if !deadline.is_some_and(Deadline::passed) => {}
+                _ => return None,
+            }
         }
     }
 

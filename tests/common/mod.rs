@@ -161,6 +161,14 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a thread sleeps, in whatever call; `tid` is `pid` for the first thread of a process.
+pub fn is_asleep(pid: u32, tid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| rest.starts_with('S'))
+}
+
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
