@@ -12,6 +12,7 @@ use crate::layout::Tag;
 use crate::object::Held;
 use crate::primitive::Ordering;
 use crate::ring::Broken;
+use crate::ring::post::is_proved_dead;
 use crate::sys::clock::Deadline;
 use crate::sys::{child, fork, sealed};
 use crate::wait::{self, Look, Peer, Waiting};
@@ -92,7 +93,7 @@ impl Board {
             let role = places.role(PARENT);
             let seen = role.held();
             if let Held::By(holder) = seen
-                && (holder == tag || !places.is_dead(holder))
+                && (holder == tag || !is_proved_dead(places.attachment(), holder))
             {
                 return Err(Error::RoleTaken {
                     object: ONLY.to_owned(),
@@ -365,7 +366,7 @@ impl Board {
                 }
                 let life = self.places.attachment().life(tag);
                 let ask = look == Look::Proof || life.is_some_and(|life| Peer { life }.is_marked());
-                if ask && self.places.is_dead(tag) {
+                if ask && is_proved_dead(self.places.attachment(), tag) {
                     // Anybody may write it down; who does makes no difference.
                     role.bury(tag);
                     state != FREE || slot.forked() == Some(pid)

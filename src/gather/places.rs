@@ -11,6 +11,7 @@ use crate::object::{Held, Role, Shared};
 use crate::participant::Attachment;
 use crate::primitive::Ordering;
 use crate::ring::Gone;
+use crate::ring::post::is_proved_dead;
 use crate::segment::Segment;
 use crate::sys::clock::{self, Deadline};
 use crate::wait::{self, Event, Look, Peer, Waiting};
@@ -210,7 +211,8 @@ impl Places {
         }
         let role = self.role_of(worker);
         let seen = role.held();
-        if matches!(seen, Held::By(holder) if holder == tag || !self.is_dead(holder)) {
+        if matches!(seen, Held::By(holder) if holder == tag || !is_proved_dead(self.attachment(), holder))
+        {
             return None;
         }
         // Before the role is ours, so that no publication of ours can be missed.
@@ -272,25 +274,12 @@ impl Places {
             Held::Never => None,
             Held::Left(_) => Some(Gone::Left),
             Held::Died(tag) => Some(died(tag)),
-            Held::By(tag) if look == Look::Proof && self.is_dead(tag) => {
+            Held::By(tag) if look == Look::Proof && is_proved_dead(self.attachment(), tag) => {
                 // Anybody may write it down; who does makes no difference.
                 role.bury(tag);
                 Some(died(tag))
             }
             Held::By(_) => None,
-        }
-    }
-
-    /// Whether `tag` is dead, on proof; one that the kernel has marked is given a slice to finish dying.
-    pub(super) fn is_dead(&self, tag: Tag) -> bool {
-        let attachment = self.attachment();
-        let marked = attachment
-            .life(tag)
-            .is_some_and(|life| Peer { life }.is_marked());
-        if marked {
-            attachment.prove(tag, Deadline::after(attachment.slice()))
-        } else {
-            attachment.is_dead(tag)
         }
     }
 
@@ -390,8 +379,8 @@ impl Places {
         while let Err(now) = lock.take(seen, tag.word()) {
             tries += 1;
             // Who dies with it has changed one charge or none: there is nothing to repair.
-            let takeable =
-                Tag::from_word(now).is_none_or(|holder| holder != tag && self.is_dead(holder));
+            let takeable = Tag::from_word(now)
+                .is_none_or(|holder| holder != tag && is_proved_dead(self.attachment(), holder));
             seen = if takeable { now } else { 0 };
             if tries > TRIES {
                 return None;

@@ -275,7 +275,7 @@ impl<O: Object> Post<O> {
 }
 
 /// Whether `holder` is dead, on proof; one that the kernel has marked is given a slice to finish dying.
-fn is_proved_dead(attachment: &Attachment, holder: Tag) -> bool {
+pub(crate) fn is_proved_dead(attachment: &Attachment, holder: Tag) -> bool {
     let marked = attachment
         .life(holder)
         .is_some_and(|life| Peer { life }.is_marked());
