@@ -16,7 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use tombolo::queue::{self, Call, Calls, RecvError};
-use tombolo::{Message, Segment, Shared};
+use tombolo::sync::Barrier;
+use tombolo::{Message, Segment};
 
 /// Clients ask, several servers answer, one of them is killed.
 #[derive(Parser)]
@@ -56,8 +57,10 @@ fn work(call: &Call<'_, Order, Invoice>) -> Invoice {
 
 /// Answers until the calls are closed. Who gets the hundredth call first is killed while he works on it.
 fn serve(name: &str) -> Result<(), Box<dyn Error>> {
-    let calls = Shared::<Calls<Order, Invoice>>::open(name)?;
-    let mut server = calls.server()?;
+    let segment = Segment::open(name)?;
+    let mut server = segment.find::<Calls<Order, Invoice>>("orders")?.server()?;
+    // A hundred calls take a moment only: somebody must be left to answer when one of us is killed.
+    segment.find::<Barrier>("everybody")?.join()?.wait()?;
     loop {
         match server.recv() {
             Ok(call) => {
@@ -85,7 +88,7 @@ fn start(act: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<Pid, Box<dy
 }
 
 fn ask(name: &str, count: u64) -> Result<(), Box<dyn Error>> {
-    let calls = Shared::<Calls<Order, Invoice>>::open(name)?;
+    let calls = Segment::open(name)?.find::<Calls<Order, Invoice>>("orders")?;
     let mut client = calls.client()?;
     client.wait_for_server_timeout(Duration::from_secs(20))?;
     let (begun, mut servers, mut redelivered) = (Instant::now(), Vec::new(), 0);
@@ -109,24 +112,39 @@ fn ask(name: &str, count: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse();
-    let name = format!("request-reply-{}", std::process::id());
-    let room = queue::call_options();
-    drop(Shared::<Calls<Order, Invoice>>::create_new(&name, room)?);
+/// Makes what they talk through, and keeps no handle of it.
+fn make(name: &str, servers: u32) -> Result<(), Box<dyn Error>> {
+    let segment = Segment::create_new(name)?;
+    let room = queue::call_options().servers(servers);
+    segment.construct::<Calls<Order, Invoice>>("orders", room)?;
+    segment.construct::<Barrier>("everybody", servers)?;
+    Ok(())
+}
+
+/// Starts the servers, asks them, and ends them.
+fn run(name: &str, count: u32, calls: u64) -> Result<(), Box<dyn Error>> {
+    make(name, count)?;
     let mut servers = Vec::new();
-    for _ in 0..options.servers.max(2) {
-        servers.push(start(|| serve(&name))?);
+    for _ in 0..count {
+        servers.push(start(|| serve(name))?);
     }
-    let done = ask(&name, options.calls.max(101));
+    let done = ask(name, calls);
     for server in &servers {
         if done.is_err() {
             let _ = kill(*server, Signal::SIGKILL);
         }
         let _ = waitpid(*server, None);
     }
-    Segment::unlink_by_name(&name)?;
+    done
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let name = format!("request-reply-{}", std::process::id());
+    let done = run(&name, options.servers.max(2), options.calls.max(101));
+    let unlinked = Segment::unlink_by_name(&name);
     done?;
+    unlinked?;
     println!("the killed server's call was answered, nothing is left");
     Ok(())
 }
