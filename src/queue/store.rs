@@ -241,7 +241,7 @@ impl Store {
             }
         }
         let mut backoff = Backoff::new();
-        while found.is_none() && backoff.rest() {
+        while found.is_none() && backoff.rest(deadline) {
             found = mutex.try_lock().map_err(broken)?;
         }
         while found.is_none() {

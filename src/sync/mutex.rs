@@ -393,7 +393,7 @@ impl<T: Message> Shared<Mutex<T>> {
             }
         }
         let mut backoff = Backoff::new();
-        while backoff.rest() {
+        while backoff.rest(deadline) {
             if let Some(locked) = head.mutex.try_lock().map_err(failure)? {
                 return self.hold(locked);
             }

@@ -447,9 +447,10 @@ impl Backoff {
         Self(SpinWait::new())
     }
 
-    /// Rests for a moment; false when it is time to sleep.
-    pub(crate) fn rest(&mut self) -> bool {
-        self.0.spin()
+    /// Rests for a moment; false when it is time to sleep, or the deadline has passed: on a busy machine a rest lasts as
+    /// long as the others like.
+    pub(crate) fn rest(&mut self, deadline: Option<Deadline>) -> bool {
+        !deadline.is_some_and(Deadline::passed) && self.0.spin()
     }
 }
 
@@ -473,5 +474,20 @@ pub(crate) fn on_lives<'a>(lives: impl Iterator<Item = &'a AtomicU32>, limit: De
     }
     if slept.is_err() {
         clock::pause(limit.remaining());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Backoff;
+    use crate::sys::clock::Deadline;
+    use std::time::Duration;
+
+    #[test]
+    fn nobody_rests_beyond_the_deadline() {
+        let later = Deadline::after(Duration::from_secs(3600));
+        assert!(Backoff::new().rest(None));
+        assert!(Backoff::new().rest(Some(later)));
+        assert!(!Backoff::new().rest(Some(Deadline::after(Duration::ZERO))));
     }
 }
