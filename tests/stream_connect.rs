@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Process, Space, until};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use tombolo::ring::mpmc::Mpmc;
 use tombolo::ring::spsc::{self, Spsc};
 use tombolo::stream::{self, Gone, Listener, Options, Stream};
@@ -669,6 +671,55 @@ fn client_that_writes_and_leaves_at_once_is_accepted() {
     only_the_listener(&space);
 }
 
+/// What a server wrote that is gone again before `connect` has returned is read, if it can only have been this user.
+fn server_that_writes_and_leaves_at_once_is_read() {
+    for (mode, dies) in [(0o600, false), (0o600, true), (0o666, false), (0o666, true)] {
+        let space = Space::new("stream-daytime");
+        let options = options(&space).mode(mode);
+        let board = Board::new(1);
+        let server = Process::run(|| {
+            let mut listener = options.bind("a").expect("nobody listens");
+            board[0].store(1, SeqCst);
+            until("it may accept", || board[0].load(SeqCst) == 2);
+            let mut stream = accept(&mut listener);
+            stream.write_all(b"noon").expect("room");
+            if dies {
+                std::mem::forget(stream);
+            }
+        });
+        until("somebody listens", || board[0].load(SeqCst) == 1);
+        let client = Process::run(|| {
+            let connected = options.connect("a");
+            if mode != 0o600 {
+                fails(connected, ErrorKind::ConnectionReset);
+                return;
+            }
+            let mut stream = limited(connected.expect("it was accepted"));
+            fails(stream.peer(), ErrorKind::NotConnected);
+            let mut time = [0; 4];
+            stream.read_exact(&mut time).expect("what it wrote");
+            assert_eq!(&time, b"noon");
+            match dies {
+                false => assert_eq!(stream.read(&mut time).expect("the end"), 0),
+                true => drop(fails(stream.read(&mut time), ErrorKind::ConnectionReset)),
+            }
+        });
+        let segment = space.options().mode(mode).open("a");
+        let segment = segment.expect("the listener's");
+        let backlog = segment.find::<Mpmc<u64>>("backlog").expect("the queue");
+        let backlog = backlog.producer().expect("a place");
+        until("it has asked", || backlog.len() == 1);
+        let pid = nix::unistd::Pid::from_raw(client.pid() as i32);
+        kill(pid, Signal::SIGSTOP).expect("it is there");
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("a child");
+        assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+        board[0].store(2, SeqCst);
+        server.ends_well();
+        kill(pid, Signal::SIGCONT).expect("it is there");
+        client.ends_well();
+    }
+}
+
 /// A listener's copy in a forked child is inert; the child binds for itself.
 fn listener_stays_with_its_process() {
     let space = Space::new("stream-fork");
@@ -736,6 +787,10 @@ fn main() -> ExitCode {
         (
             "client_that_writes_and_leaves_at_once_is_accepted",
             client_that_writes_and_leaves_at_once_is_accepted,
+        ),
+        (
+            "server_that_writes_and_leaves_at_once_is_read",
+            server_that_writes_and_leaves_at_once_is_read,
         ),
         (
             "listener_stays_with_its_process",

@@ -125,6 +125,11 @@ impl Options {
         self
     }
 
+    /// Whether nobody but this process's user may open what is made with these options.
+    pub(crate) fn is_private(&self) -> bool {
+        self.mode & 0o077 == 0
+    }
+
     /// A namespace of names, 1 to 40 bytes of `[A-Za-z0-9_-]`: tests and tenants keep apart.
     pub fn namespace(mut self, space: impl Into<String>) -> Self {
         self.namespace = Some(space.into());

@@ -72,7 +72,8 @@ impl Options {
     /// [`ConnectionRefused`](ErrorKind::ConnectionRefused) if nobody listens there, or whoever did has gone or died before
     /// it accepted, or could not; [`WouldBlock`](ErrorKind::WouldBlock) if the backlog is full and this is not to [wait](Self::wait);
     /// [`TimedOut`](ErrorKind::TimedOut); [`PermissionDenied`](ErrorKind::PermissionDenied) if another user listens there,
-    /// or somebody who is not who he says; [`ConnectionReset`](ErrorKind::ConnectionReset) if who accepted died at once.
+    /// or somebody who is not who he says; [`ConnectionReset`](ErrorKind::ConnectionReset) if who accepted is gone again
+    /// before it could be asked who it is, and may have been another user.
     pub fn connect(&self, name: &str) -> io::Result<Stream> {
         let patience = self.patience();
         let mut place = self.place(name, patience)?;
@@ -82,10 +83,16 @@ impl Options {
         // Who accepted may not be allowed to.
         let _ = half.segment.unlink();
         let peer = identify(half.segment.attachment(), half.reader.peer());
-        let peer = kept(peer).map_err(|error| match error.kind() {
-            ErrorKind::NotConnected => io::Error::new(ErrorKind::ConnectionReset, error),
-            _ => error,
-        })?;
+        let peer = match kept(peer) {
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                // Nobody but this user can have been there: what it wrote before it went is read.
+                match self.segment.is_private() {
+                    true => Err(ErrorKind::NotConnected),
+                    false => return Err(io::Error::new(ErrorKind::ConnectionReset, error)),
+                }
+            }
+            answer => answer?,
+        };
         let (reader, writer) = (
             Reader::new(half.reader, None),
             Writer::new(half.writer, None),

@@ -1,7 +1,7 @@
 //! Connections: two streams of bytes, one in each direction.
 
 use super::options::options;
-use super::peer::Peer;
+use super::peer::{Known, Peer};
 use super::reader::Reader;
 use super::writer::Writer;
 use std::io::{self, BufRead, IoSlice, IoSliceMut, Read, Write};
@@ -21,11 +21,11 @@ use std::time::Duration;
 pub struct Stream {
     reader: Reader,
     writer: Writer,
-    peer: Option<Peer>,
+    peer: Known,
 }
 
 impl Stream {
-    pub(super) fn new(reader: Reader, writer: Writer, peer: Option<Peer>) -> Self {
+    pub(super) fn new(reader: Reader, writer: Writer, peer: Known) -> Self {
         Self {
             reader,
             writer,
@@ -46,9 +46,10 @@ impl Stream {
     ///
     /// # Errors
     ///
+    /// [`NotConnected`](io::ErrorKind::NotConnected) if who accepted was gone before it could be asked after;
     /// [`Unsupported`](io::ErrorKind::Unsupported) where there is no `/proc` to ask.
     pub fn peer(&self) -> io::Result<Peer> {
-        self.peer.ok_or_else(|| io::ErrorKind::Unsupported.into())
+        self.peer.map_err(io::Error::from)
     }
 
     /// Gives up reading, writing, or both. The peer of a shut down writer reads what is there and sees the end; that of a

@@ -2,7 +2,6 @@
 
 use crate::layout::Tag;
 use crate::participant::{Attachment, read_line};
-use crate::sys::clock::Deadline;
 use crate::sys::process;
 use std::io::{self, ErrorKind};
 
@@ -22,6 +21,9 @@ pub struct Peer {
     pub gid: u32,
 }
 
+/// Who is at the other side of a connection, or why nobody can say.
+pub(super) type Known = Result<Peer, ErrorKind>;
+
 /// Asks the kernel whether `tag`'s process is who its line says.
 pub(super) fn identify(attachment: &Attachment, tag: Option<Tag>) -> io::Result<Peer> {
     let absent = || io::Error::new(ErrorKind::NotConnected, "nobody is at the other side");
@@ -39,13 +41,13 @@ pub(super) fn identify(attachment: &Attachment, tag: Option<Tag>) -> io::Result<
         return Err(io::Error::new(ErrorKind::Unsupported, text));
     }
     let refuse = |what: &str| {
-        // One that is dying shows nothing of this any more.
-        let dies = attachment.prove(tag, Deadline::after(attachment.slice()));
-        let kind = match dies {
+        let pid = claimed.pid;
+        // One that is dying shows nothing of this any more. When the kernel does not show it either, it is dead on proof.
+        let is_gone = process::is_exiting(pid) || attachment.is_dead(tag);
+        let kind = match is_gone {
             true => ErrorKind::NotConnected,
             false => ErrorKind::PermissionDenied,
         };
-        let pid = claimed.pid;
         let text = format!("who is at the other side is not process {pid}: {what}");
         Err(io::Error::new(kind, text))
     };
@@ -66,9 +68,9 @@ pub(super) fn identify(attachment: &Attachment, tag: Option<Tag>) -> io::Result<
 }
 
 /// What is kept of the answer: a connection works where nobody can be asked, too.
-pub(super) fn kept(answer: io::Result<Peer>) -> io::Result<Option<Peer>> {
+pub(super) fn kept(answer: io::Result<Peer>) -> io::Result<Known> {
     match answer {
-        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
-        answer => answer.map(Some),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Err(ErrorKind::Unsupported)),
+        answer => answer.map(Ok),
     }
 }

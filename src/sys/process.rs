@@ -42,6 +42,18 @@ pub(crate) fn state(pid: u32) -> Option<char> {
     stat_fields(pid)?.chars().next()
 }
 
+/// Whether a process is on its way out, or a zombie: its memory may be gone, and its locks not yet. `false` if there is none
+/// of that number, or `/proc` does not show it.
+pub(crate) fn is_exiting(pid: u32) -> bool {
+    // proc_pid_stat(5), field 9: the flags of the task; PF_EXITING of the kernel's `sched.h`.
+    const EXITING: u32 = 0x4;
+    let flags = stat_fields(pid).and_then(|fields| {
+        let flags = fields.split_ascii_whitespace().nth(6)?;
+        flags.parse::<u32>().ok()
+    });
+    flags.is_some_and(|flags| flags & EXITING != 0)
+}
+
 /// The name of a process, filled up with zeros; all zero if `/proc` does not show it.
 pub(crate) fn comm(pid: u32) -> [u8; COMM] {
     let mut comm = [0; COMM];
