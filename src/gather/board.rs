@@ -330,10 +330,17 @@ impl Board {
 
     /// The worker that has come to its end first, of those whose outcome was not told.
     fn first_ready(&self) -> Option<u32> {
-        (0..self.places.workers())
-            .filter_map(|worker| self.ready(worker).map(|order| (order, worker)))
-            .min()
-            .map(|(_, worker)| worker)
+        let ready = |worker| Some((self.ready(worker)?, worker));
+        let first = || (0..self.places.workers()).filter_map(ready).min();
+        let mut found = first()?;
+        loop {
+            // Who ended before this one did may have been looked at before that; by now it is seen.
+            let again = first()?;
+            if again == found {
+                return Some(found.1);
+            }
+            found = again;
+        }
     }
 
     /// When the worker came to its end, if it has, or its place is damaged, and that was not told.
