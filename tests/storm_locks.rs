@@ -4,13 +4,16 @@
 mod storm;
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::Duration;
 use storm::{PATIENCE, create, finish, is_clean, open, said};
 use tombolo::sync::{
-    Cause, Condvar, LockError, LockFailure, Mutex, MutexGuard, Permits, PermitsError, RwLock,
-    RwLockWriteGuard, TryLockError,
+    Barrier, BarrierError, Cause, Condvar, LockError, LockFailure, Mutex, MutexGuard, Permits,
+    PermitsError, RwLock, RwLockWriteGuard, TryLockError,
 };
 use tombolo::{Message, Object, Segment, Shared};
-use tombolo_kit::{Actor, Done, Promise, Storm, harness};
+use tombolo_kit::{Actor, Board, Done, Promise, Storm, harness};
 
 const HALF: usize = 4;
 
@@ -297,6 +300,104 @@ fn holders_of_permits() {
     finish(&report);
 }
 
+/// Where the processes at the barrier note when they come: a number from a clock that ticks with every arrival.
+const CLOCK: usize = 2 * HALF;
+/// How many have led a round.
+const LED: usize = CLOCK + 1;
+
+fn meet(actor: &mut Actor, board: &Board) -> Result<(), String> {
+    let barrier: Shared<Barrier> = find("barrier")?;
+    while actor.sends_on() {
+        let mut member = match barrier.join() {
+            Ok(member) => member,
+            Err(BarrierError::Full { .. }) => {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            Err(error) => return Err(format!("join: {error}")),
+        };
+        let (turns, mut before) = (1 + actor.random() % 500, None);
+        for _ in 0..turns {
+            let waits = actor.random() % 8 > 0;
+            actor.intend();
+            let came = board[CLOCK].fetch_add(1, SeqCst) + 1;
+            board[actor.process()].store(came, SeqCst);
+            let met = match waits {
+                true => member.wait(),
+                false => member.wait_timeout(PATIENCE),
+            };
+            match met {
+                Ok(met) => {
+                    board[LED].fetch_add(met.is_leader().into(), SeqCst);
+                    // Those of this round came when the last one was over, and so after we had come to that.
+                    let met = |before| {
+                        let times = board[..CLOCK].iter().map(|time| time.load(SeqCst));
+                        times.filter(|time| *time > before).count()
+                    };
+                    if let Some(met) = before.map(met).filter(|met| *met < HALF) {
+                        return Err(format!("released by {met} of {HALF}"));
+                    }
+                    before = Some(came);
+                    actor.sent();
+                }
+                Err(error) => {
+                    actor.withdrawn();
+                    mend(actor, &barrier, &error)?;
+                    before = None;
+                }
+            }
+            if !actor.sends_on() {
+                break;
+            }
+        }
+        // Whoever waits for us need not wait for a successor.
+        said(barrier.abort(), "abort")?;
+    }
+    Ok(())
+}
+
+/// Opens a new round, now or when nobody else does.
+fn mend(actor: &mut Actor, barrier: &Shared<Barrier>, error: &BarrierError) -> Result<(), String> {
+    match error {
+        BarrierError::Died { .. } | BarrierError::Abandoned { .. } | BarrierError::TimedOut => {
+            for _ in 0..actor.random() % 3 {
+                if barrier.broken().is_none() {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(1));
+                actor.beat();
+            }
+            said(barrier.reset(), "reset")
+        }
+        BarrierError::Reset => Ok(()),
+        error => Err(format!("wait: {error}")),
+    }
+}
+
+fn members_of_a_barrier() {
+    storm::name();
+    let board = Board::new(LED + 1);
+    let report = Storm::new("barrier", Promise::counted())
+        .arrange(|| {
+            let made = segment().construct::<Barrier>("barrier", HALF as u32);
+            made.expect("constructed");
+        })
+        .senders("member", 2 * HALF, |actor| meet(actor, &board))
+        .verdict(|done| {
+            let sum = |of: fn(&Done) -> u64| done.iter().map(of).sum::<u64>();
+            let (met, open) = (sum(|one| one.certain), sum(|one| one.open));
+            let led = board[LED].load(SeqCst);
+            // Who was killed may have met the others, or have led them, without writing it down.
+            let half = HALF as u64;
+            if met == 0 || met > half * (led + open) || half * led > met + half * open {
+                return Err(format!("{met} met, {open} open, {led} led"));
+            }
+            is_clean()
+        })
+        .run();
+    finish(&report);
+}
+
 fn main() -> ExitCode {
     harness(&[
         (
@@ -308,5 +409,9 @@ fn main() -> ExitCode {
             waiters_and_notifiers,
         ),
         ("storm_over_permits_gives_all_back", holders_of_permits),
+        (
+            "storm_over_a_barrier_releases_all_or_none",
+            members_of_a_barrier,
+        ),
     ])
 }
