@@ -677,6 +677,51 @@ fn parent_and_worker_beside_one_another() {
     }
 }
 
+/// A worker asks for memory beside a parent that leaves the board and takes it again, and stands or dies in the midst of it:
+/// it gets memory, or is told that its claim is over.
+fn worker_beside_a_take_over() {
+    let name = name();
+    for meeting in [Meeting::Pause, Meeting::Death] {
+        let report = Stepper::new(format!("a request beside a take-over, {meeting:?}"))
+            .stride(11)
+            .arrange(|| drop(Segment::unlink_by_name(&name)))
+            .run_pair(
+                meeting,
+                (
+                    || (Some(make(&name)), None),
+                    |(old, new): &mut (Option<Board>, Option<Board>)| {
+                        let places = old.as_ref().expect("there").places().clone();
+                        drop(old.take());
+                        *new = Some(Board::take(places).expect("free"));
+                    },
+                ),
+                (
+                    || {
+                        let places = Places::open_timeout(&name, LONG).expect("there");
+                        places.claim_place(1).expect("free")
+                    },
+                    |worker: &mut Worker| {
+                        let buffer = worker.try_buffer::<u64>(ROWS);
+                        let told = buffer.map(|buffer| buffer.len());
+                        assert!(
+                            matches!(
+                                told,
+                                Ok(ROWS) | Err(WorkError::Superseded | WorkError::Disconnected(_))
+                            ),
+                            "{told:?}"
+                        );
+                    },
+                ),
+                |encounter| {
+                    check(!encounter.second_waited, || "a request waits".into())?;
+                    nothing_stays(&name)
+                },
+            );
+        let _ = Segment::unlink_by_name(&name);
+        report.assert_clean();
+    }
+}
+
 fn main() -> ExitCode {
     harness(&[
         ("killed_claim_leaves_a_free_place_or_a_death", claim),
@@ -712,6 +757,10 @@ fn main() -> ExitCode {
         (
             "submission_beside_a_parent_does_not_wait",
             parent_and_worker_beside_one_another,
+        ),
+        (
+            "worker_beside_a_take_over_is_told_that_its_claim_is_over",
+            worker_beside_a_take_over,
         ),
     ])
 }

@@ -136,6 +136,7 @@ impl Board {
             (&place.descriptor, u64::from(file.number())),
             (&place.device, status.dev),
             (&place.inode, status.ino),
+            (&place.parent, self.tag.word()),
         ];
         for (number, value) in numbers {
             number.write(value);
@@ -474,6 +475,10 @@ impl Drop for Board {
     fn drop(&mut self) {
         if self.check_home().is_err() {
             return;
+        }
+        // Their objects go with us: who claimed a place is not to look for them at the next parent's, who may be this process.
+        for worker in 0..self.places.workers() {
+            self.places.place(worker).state.close();
         }
         self.places.role(PARENT).leave(self.tag);
         self.places.event(BELL).alert();

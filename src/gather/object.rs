@@ -66,8 +66,10 @@ pub(super) struct Place {
     pub(super) note_len: AtomicU64,
     /// The message of a worker that failed. Written by the worker.
     pub(super) note: [AtomicU64; NOTE],
+    /// The tag of the parent who armed the place.
+    pub(super) parent: Number,
     /// Spare; zero.
-    pub(super) spare: [AtomicU64; 8],
+    pub(super) spare: [AtomicU64; 7],
 }
 
 /// The head of a result: the first bytes of its object. Written by the worker, before the object is sealed.
@@ -250,6 +252,7 @@ pub(crate) fn rows() -> Vec<LayoutRow> {
         inode,
         note_len,
         note,
+        parent,
         spare
     }));
     rows.extend(

@@ -165,7 +165,11 @@ impl Worker {
             self.places.event(PARENT).notify();
         }
         self.places.role_of(self.index).leave(self.tag);
-        ended.then_some(()).ok_or(WorkError::Superseded)
+        if ended {
+            return Ok(());
+        }
+        let gone = self.places.parent_gone(Look::Proof);
+        Err(gone.map_or(WorkError::Superseded, WorkError::Disconnected))
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -180,7 +184,11 @@ impl Worker {
         if let Some(gone) = self.places.parent_gone(Look::Proof) {
             return Err(WorkError::Disconnected(gone));
         }
-        if self.is_ours() {
+        // A new parent opens the places anew one after the other.
+        let armed_by = self.place().parent.read();
+        let is_his =
+            matches!(self.places.role(PARENT).held(), Held::By(tag) if tag.word() == armed_by);
+        if is_his && self.is_ours() {
             Ok(())
         } else {
             Err(WorkError::Superseded)
@@ -325,7 +333,7 @@ impl Worker {
         let file = sealed::Private::of_process(pid, descriptor, (device, inode));
         let file = file.map_err(|source| {
             // A parent that is about to be dead: its files are closed a moment before the kernel says so.
-            if let Some(tag) = parent {
+            if let (Some(tag), Ok(())) = (parent, self.check()) {
                 attachment.prove(tag, Deadline::after(attachment.slice()));
             }
             self.check().err().unwrap_or(WorkError::System {
