@@ -25,12 +25,12 @@ fn options() -> stream::Options {
 
 /// The items that these bytes are, or what is wrong with them.
 fn items(bytes: &[u8]) -> Result<Vec<Item>, String> {
-    let (words, rest) = bytes.as_chunks::<WORD>();
-    if !rest.is_empty() {
-        return Err(format!("torn: {} bytes", bytes.len()));
-    }
-    let items = words.iter().map(|word| u64::from_le_bytes(*word));
-    items.map(Item::from_bits).collect()
+    let words = bytes.chunks(WORD);
+    let items = words.map(|word| {
+        let torn = |_| format!("torn: {} bytes", bytes.len());
+        Item::from_bits(u64::from_le_bytes(word.try_into().map_err(torn)?))
+    });
+    items.collect()
 }
 
 /// An end, or none if a living process holds it.

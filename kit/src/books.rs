@@ -96,6 +96,8 @@ impl Sender {
 struct Lane {
     /// The number after the last one received in order.
     next: Option<u64>,
+    /// The same below the beginning that it noted: of what was sent while it attached it sees a part, in order.
+    early: Option<u64>,
     /// Missed, as it was told, and not yet accounted for.
     missed: u64,
 }
@@ -187,7 +189,8 @@ impl Books {
                 self.gone.1 = self.gone.1 - untold + count;
             }
             Event::From(item) => {
-                self.receivers[process].lanes[item.sender()].next = Some(item.number());
+                let lane = &mut self.receivers[process].lanes[item.sender()];
+                (lane.next, lane.early) = (Some(item.number()), Some(0));
             }
             Event::Missed { sender, count } => {
                 self.tally.missed += count;
@@ -240,6 +243,12 @@ impl Books {
         let (sender, number) = (item.sender(), item.number());
         let lane = &mut self.receivers[process].lanes[sender];
         let next = lane.next.unwrap_or(number);
+        if number < next && lane.early.is_some_and(|early| number >= early) {
+            (lane.early, lane.missed) = (Some(number + 1), 0);
+            return;
+        }
+        // What was told may reach back to before the beginning that it noted.
+        let first = lane.early.take().unwrap_or(next);
         lane.next = Some(number + 1);
         if number < next {
             let what = format!("process {process} received {item:?}, and expected {next}");
@@ -247,7 +256,7 @@ impl Books {
         }
         let told = std::mem::take(&mut lane.missed);
         let skipped = self.must_have_come(sender, next, number);
-        if told > number - next || told < skipped {
+        if told > number - first.min(next) || told < skipped {
             let what = format!(
                 "process {process} received {item:?} after {next} was to come, and was told of {told} missed"
             );

@@ -247,6 +247,8 @@ fn everybody_sees_everything_from_its_beginning_on() {
     desk.sends(0, 5);
     attach(&mut desk, 1);
     desk.sends(0, 5);
+    // Sent while it attached.
+    desk.got(1, [2, 4]);
     desk.got(1, 5..9);
     assert!(!desk.balanced());
     desk.got(1, [9]);
@@ -269,6 +271,34 @@ fn everybody_sees_everything_from_its_beginning_on() {
     desk.got(1, 18..21);
     assert!(desk.balanced());
     assert_eq!(desk.close().1, []);
+
+    let mut desk = Desk::new(Promise::everybody());
+    desk.sends(0, 5);
+    attach(&mut desk, 1);
+    desk.got(1, [3, 2]);
+    assert_eq!(desk.close().1[0], Disorder::OutOfOrder);
+
+    // It attached at 3, was overtaken, and noted 5 as its beginning.
+    for (missed, expected) in [
+        (4, None),
+        (6, Some(Disorder::Lost)),
+        (1, Some(Disorder::Lost)),
+    ] {
+        let mut desk = Desk::new(Promise::everybody());
+        desk.sends(0, 5);
+        attach(&mut desk, 1);
+        desk.sends(0, 3);
+        desk.got(1, [2]);
+        desk.enter(
+            1,
+            Event::Missed {
+                sender: 0,
+                count: missed,
+            },
+        );
+        desk.got(1, [7]);
+        assert_eq!(desk.close().1.first().copied(), expected, "{missed}");
+    }
 
     for (numbers, missed, expected) in [
         (vec![0, 2], 0, Disorder::Lost),
