@@ -233,6 +233,32 @@ fn overtaken_opener() {
     report.assert_clean();
 }
 
+/// One opens slowly, and another one makes the segment larger meanwhile.
+fn opener_beside_growth() {
+    name();
+    let report = Stepper::new("open, beside a growth")
+        .stride(3 * STRIDE)
+        .arrange(|| {
+            clean();
+            let made = options().reserve(64 << 10).create_new(name());
+            drop(made.expect("created"));
+        })
+        .run_pair(
+            Meeting::Pause,
+            (
+                || (),
+                |()| std::mem::forget(options().open(name()).expect("opened")),
+            ),
+            (
+                || options().open(name()).expect("opened"),
+                |segment| segment.grow(48 << 10).expect("grown"),
+            ),
+            |_| absent_or_complete(true),
+        );
+    clean();
+    report.assert_clean();
+}
+
 fn sweep() {
     step(
         "sweep of a dead one",
@@ -376,6 +402,10 @@ fn main() -> ExitCode {
         (
             "overtaken_opener_does_not_bury_the_living",
             overtaken_opener,
+        ),
+        (
+            "opener_beside_growth_finds_a_whole_segment",
+            opener_beside_growth,
         ),
         ("killed_sweep_leaves_all_or_nothing", sweep),
         ("killed_unlink_leaves_all_or_nothing", unlink),

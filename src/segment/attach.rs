@@ -69,7 +69,7 @@ pub(super) fn attach_fd(
     if file.is_some() && status.links == 0 {
         return Ok(Attached::Again);
     }
-    let (geometry, adopt) = match look_at_header(options, name, file, fd.as_fd(), &status)? {
+    let (geometry, adopt) = match look_at_header(options, name, file, fd.as_fd())? {
         Some(looked) => looked,
         None => {
             clock::pause(Duration::from_micros(
@@ -273,7 +273,6 @@ fn look_at_header(
     name: &str,
     file: Option<&str>,
     fd: BorrowedFd<'_>,
-    status: &Status,
 ) -> Result<Option<(Geometry, bool)>> {
     let system = |call: &'static str| move |error: io::Error| Error::system(name, call, error);
     let mut copy = [0u64; size_of::<Header>().div_ceil(8)];
@@ -294,8 +293,9 @@ fn look_at_header(
             ours: abi_word(),
         });
     }
-    let geometry =
-        Geometry::check(header, status.size).map_err(|what| space::damaged(name, what))?;
+    // Asked after the header was read: it may have grown before that, and never gets smaller.
+    let size = object::status(fd).map_err(system("fstat"))?.size;
+    let geometry = Geometry::check(header, size).map_err(|what| space::damaged(name, what))?;
     if geometry.flags & FLAG_SYSTEM_V != 0 {
         return Err(Error::NotASegment {
             name: name.to_owned(),
