@@ -331,17 +331,18 @@ impl Board {
 
     /// The worker that has come to its end first, of those whose outcome was not told.
     fn first_ready(&self) -> Option<u32> {
+        let all = 0..self.places.workers();
         let ready = |worker| Some((self.ready(worker)?, worker));
-        let first = || (0..self.places.workers()).filter_map(ready).min();
+        let first = || all.clone().filter_map(ready).min();
         let mut found = first()?;
-        loop {
+        for _ in all.clone() {
             // Who ended before this one did may have been looked at before that; by now it is seen.
-            let again = first()?;
-            if again == found {
-                return Some(found.1);
+            match first() {
+                Some(earlier) if earlier < found => found = earlier,
+                _ => break,
             }
-            found = again;
         }
+        Some(found.1)
     }
 
     /// When the worker came to its end, if it has, or its place is damaged, and that was not told.
