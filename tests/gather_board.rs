@@ -878,12 +878,15 @@ fn drop_in_a_forked_child_gives_nothing_back() {
 
 fn memory_is_freed_with_the_result_though_siblings_live() {
     let mut board = anonymous(2);
-    let words = Words::new(1);
+    let words = Words::new(2);
     let sibling = spawn(&mut board, 0, |worker| {
+        words[1].store(1, SeqCst);
         until("it may go", || words[0].load(SeqCst) == 1);
         load(worker, 1)
     });
     let sibling = sibling.expect("forked");
+    // It gives its copies of descriptors up before it does anything else.
+    until("it is there", || words[1].load(SeqCst) == 1);
     let other = spawn(&mut board, 1, |worker| load(worker, 100_000)).expect("forked");
     let rows = rows(next(&mut board));
     assert_eq!((rows.worker(), rows.pid()), (1, Some(other)));
