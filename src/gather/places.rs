@@ -206,7 +206,7 @@ impl Places {
     fn claim_one(&self, worker: u32, tag: Tag) -> Option<Worker> {
         let place = self.place(worker);
         let (serial, state) = parts(place.state.look());
-        if state != FREE {
+        if state != FREE || !self.is_of_this_parent(place) {
             return None;
         }
         let role = self.role_of(worker);
@@ -281,6 +281,12 @@ impl Places {
             }
             Held::By(_) => None,
         }
+    }
+
+    /// Whether the place was armed by who is the parent now: a new one arms them one after the other.
+    pub(super) fn is_of_this_parent(&self, place: &Place) -> bool {
+        let armed_by = place.parent.read();
+        matches!(self.role(PARENT).held(), Held::By(tag) if tag.word() == armed_by)
     }
 
     /// The life word of who holds a role, if it tells anything and is not marked.

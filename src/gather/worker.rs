@@ -184,11 +184,7 @@ impl Worker {
         if let Some(gone) = self.places.parent_gone(Look::Proof) {
             return Err(WorkError::Disconnected(gone));
         }
-        // A new parent opens the places anew one after the other.
-        let armed_by = self.place().parent.read();
-        let is_his =
-            matches!(self.places.role(PARENT).held(), Held::By(tag) if tag.word() == armed_by);
-        if is_his && self.is_ours() {
+        if self.places.is_of_this_parent(self.place()) && self.is_ours() {
             Ok(())
         } else {
             Err(WorkError::Superseded)
