@@ -156,6 +156,11 @@ fn invite() -> Result<()> {
             return Err("a philosopher failed".into());
         }
     }
+    // Those beside the dead one may have had their last meal before it died.
+    for number in 0..SEATS {
+        let one = fork(&segment, number)?;
+        drop(held(&one, one.lock(), &format!("fork {number}"))?);
+    }
     println!(
         "meals: {meals:?}; the {} who live have eaten their {MEALS} each",
         SEATS - 1
