@@ -14,7 +14,8 @@ pub struct State {
     /// Who holds it; several for shares.
     pub holders: Vec<Holder>,
     /// Processes with threads that wait for it. Processes without a line of their own, such as forked children that have
-    /// not attached, are not seen, nor is more than six objects for which one process waits.
+    /// not attached, are not seen, nor is more than six objects for which one process waits. One that was killed may be
+    /// counted for a moment more, while the next process takes its place.
     pub waiters: Vec<Waiter>,
     /// Why its data may be half changed.
     pub poisoned: Option<Cause>,
