@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use common::{LIMIT, Process, Removed, until};
+use common::{LIMIT, Process, Removed, is_asleep, until};
 use tombolo::queue::{
     self, AnswerError, Broken, CallError, CallOptions, Calls, Gone, PeerError, RecvError,
     TryRecvError,
@@ -46,6 +48,23 @@ fn calls_of(stem: &str, options: CallOptions) -> (Removed, Service) {
 
 fn calls(stem: &str) -> (Removed, Service) {
     calls_of(stem, queue::call_options())
+}
+
+/// Calls, and says first which thread of this process does.
+fn call_from(
+    thread: &AtomicU32,
+    client: &mut queue::Client<u64, [u64; 3]>,
+    question: u64,
+) -> Result<[u64; 3], CallError> {
+    thread.store(nix::unistd::gettid().as_raw() as u32, SeqCst);
+    client.call(question)
+}
+
+/// Waits until the call of that thread is there to be taken, and the thread sleeps.
+fn until_it_sleeps(calls: &Service, thread: &AtomicU32) {
+    until("the caller sleeps", || {
+        calls.waiting() == 1 && is_asleep(std::process::id(), thread.load(SeqCst))
+    });
 }
 
 fn answer_one(server: &mut queue::Server<u64, [u64; 3]>) {
@@ -196,9 +215,10 @@ fn servers_that_left_and_calls_that_are_closed() {
 fn close_wakes_who_sleeps() {
     let (_segment, calls) = calls("c-close-wakes");
     let mut client = calls.client().unwrap();
+    let thread = AtomicU32::new(0);
     std::thread::scope(|scope| {
-        let caller = scope.spawn(|| client.call(1));
-        std::thread::sleep(SHORT);
+        let caller = scope.spawn(|| call_from(&thread, &mut client, 1));
+        until_it_sleeps(&calls, &thread);
         calls.close().unwrap();
         assert_eq!(caller.join().unwrap(), Err(CLOSED));
         let mut server = calls.server().unwrap();
@@ -330,10 +350,10 @@ fn call_fails_when_the_only_server_dies_before_it_takes_it() {
             }
         });
         client.wait_for_server_timeout(LIMIT).unwrap();
-        let pid = victim.pid();
+        let (pid, thread) = (victim.pid(), AtomicU32::new(0));
         std::thread::scope(|scope| {
-            let caller = scope.spawn(|| client.call(4));
-            std::thread::sleep(SHORT);
+            let caller = scope.spawn(|| call_from(&thread, &mut client, 4));
+            until_it_sleeps(&calls, &thread);
             victim.kill();
             let error = caller.join().unwrap().unwrap_err();
             assert!(

@@ -343,7 +343,8 @@ impl Actor {
     }
 
     /// Writes down that from now on it sees all messages of everybody; for a
-    /// [`Promise::everybody`](crate::Promise::everybody), after attaching.
+    /// [`Promise::everybody`](crate::Promise::everybody), after attaching. Of what was sent between the two it may see a
+    /// part, in order.
     pub fn sees_all_from_now(&mut self) {
         for sender in 0..self.ledger.processes() {
             let number = self.ledger.account(sender).sending();
